@@ -1,0 +1,172 @@
+"""The unified 3D-UNet: one network denoises the video and reads the reference picture (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import Attention, Operations, scaled_dot_product_attention
+from .blocks import GROUPS, Downsample, ResidualBlock, SpatialTransformer, TemporalTransformer, Upsample
+from .conditions import ConditionEncoders, Conditions, Features
+from .config import UNetConfig
+
+
+def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
+    """Timesteps b → b width, cosines first, frequencies 10000^(-2i / width), in float32."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000) / half * torch.arange(half, device=timestep.device, dtype=torch.float32))
+    angles = timestep.float()[:, None] * frequencies
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+class UNet(ConditionEncoders):
+    """Predicts v for every frame of b videos. The submodules' names are the public checkpoint's.
+
+    Args:
+        config: The sizes.
+        operations: A namespace of layer classes, ``torch.nn`` or a host's that casts and streams weights.
+        attention: ``(q b n (h d), k, v, heads) → b n (h d)``.
+        dtype: Precision of the parameters.
+        device: Where they are made.
+    """
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        operations: Operations = nn,
+        attention: Attention = scaled_dot_product_attention,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        factory: dict[str, Any] = {"dtype": dtype, "device": device}
+        super().__init__(config, operations, **factory)
+        self.dtype = dtype or torch.get_default_dtype()
+        self.time_embed = nn.Sequential(
+            operations.Linear(config.width, 4 * config.width, **factory),
+            nn.SiLU(),
+            operations.Linear(4 * config.width, 4 * config.width, **factory),
+        )
+
+        def residual(in_channels: int, out_channels: int) -> ResidualBlock:
+            return ResidualBlock(in_channels, out_channels, 4 * config.width, operations, **factory)
+
+        def transformers(channels: int) -> list[nn.Module]:
+            return [
+                SpatialTransformer(channels, config.context_width, attention, operations, **factory),
+                TemporalTransformer(channels, channels, attention, operations, **factory),
+            ]
+
+        channels = config.width
+        self.input_blocks = nn.ModuleList(
+            [
+                nn.ModuleList(
+                    [
+                        operations.Conv2d(config.in_channels, channels, 3, padding=1, **factory),
+                        TemporalTransformer(channels, config.first_temporal_width, attention, operations, **factory),
+                    ]
+                )
+            ]
+        )
+        skips = [channels]
+        levels = list(zip(config.multipliers, config.attention_levels, strict=True))
+        for level, (multiplier, attends) in enumerate(levels):
+            for _ in range(config.residual_blocks):
+                block = [residual(channels, multiplier * config.width)]
+                channels = multiplier * config.width
+                self.input_blocks.append(nn.ModuleList(block + (transformers(channels) if attends else [])))
+                skips.append(channels)
+            if level < len(levels) - 1:
+                self.input_blocks.append(Downsample(channels, operations, **factory))
+                skips.append(channels)
+
+        self.middle_block = nn.ModuleList(
+            [residual(channels, channels), *transformers(channels), residual(channels, channels)]
+        )
+
+        self.output_blocks = nn.ModuleList()
+        for level, (multiplier, attends) in reversed(list(enumerate(levels))):
+            for index in range(config.residual_blocks + 1):
+                block = [residual(channels + skips.pop(), multiplier * config.width)]
+                channels = multiplier * config.width
+                block += transformers(channels) if attends else []
+                if level > 0 and index == config.residual_blocks:
+                    block.append(Upsample(channels, operations, **factory))
+                self.output_blocks.append(nn.ModuleList(block))
+
+        self.out = nn.Sequential(
+            operations.GroupNorm(GROUPS, channels, **factory),
+            nn.SiLU(),
+            operations.Conv2d(channels, config.latent_channels, 3, padding=1, **factory),
+        )
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: Tensor,
+        text: Tensor | None = None,
+        image: Tensor | None = None,
+        pose: Tensor | None = None,
+        reference: Tensor | None = None,
+        reference_pose: Tensor | None = None,
+        first_frame: Tensor | None = None,
+    ) -> Tensor:
+        """Predict v from a noised latent and raw conditions; see `Conditions` for their shapes.
+
+        Args:
+            latent: b 4 f h w, noised.
+            timestep: b, integers 0-999.
+            text: b n d, or None for the checkpoint's own.
+            image: b 1024 or None, as are all that follow.
+            pose: b f 3 H W, 0-1.
+            reference: b 4 h w, scaled.
+            reference_pose: b 3 H W, 0-1.
+            first_frame: b 3 H W, 0-1.
+
+        Returns:
+            v, b 4 f h w.
+
+        Raises:
+            InputError: A condition's shape does not fit the latent.
+        """
+        conditions = Conditions(text, image, pose, reference, reference_pose, first_frame)
+        return self.denoise(latent, timestep, self.encode_conditions(conditions, latent))
+
+    def denoise(self, latent: Tensor, timestep: Tensor, features: Features) -> Tensor:
+        """Predict v from a noised latent b 4 f h w, timesteps b and ready features → b 4 f h w."""
+        video = torch.cat((latent, features.concat), dim=1)  # b 12 f h w
+        x = torch.cat((features.reference[:, :, None], video), dim=2)  # b 12 f+1 h w
+        return self.unified(x, timestep, features.context)[:, :, 1:]
+
+    def unified(self, x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
+        """The network proper: x b 12 f+1 h w with the reference frame first, context b n d → b 4 f+1 h w."""
+        batch, _, frames = x.shape[:3]
+        time = self.time_embed(timestep_embedding(timestep, self.config.width).to(x.dtype))  # b t
+        h = rearrange(x, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
+        skips: list[Tensor] = []
+
+        def run(layers: nn.Module, h: Tensor) -> Tensor:
+            for layer in layers if isinstance(layers, nn.ModuleList) else (layers,):
+                match layer:
+                    case ResidualBlock():
+                        h = layer(h, time, frames)
+                    case SpatialTransformer():
+                        h = layer(h, context)
+                    case TemporalTransformer():
+                        h = layer(h, frames)
+                    case Upsample():
+                        h = layer(h, *skips[-1].shape[2:])
+                    case _:
+                        h = layer(h)
+            return h
+
+        for block in self.input_blocks:
+            h = run(block, h)
+            skips.append(h)
+        h = run(self.middle_block, h)
+        for block in self.output_blocks:
+            h = run(block, torch.cat((h, skips.pop()), dim=1))
+        return rearrange(self.out(h), "(b f) c h w -> b c f h w", b=batch)
