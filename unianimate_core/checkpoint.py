@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from .errors import InputError
 
 GROUP_BYTES = 64 << 20
-EMPTY_PROMPT = "empty_prompt"  # 77 tokens, written by `unianimate convert --clip`
 PREFIXES = ("", "module.", "model.diffusion_model.", "diffusion_model.")
 
 
@@ -61,6 +60,7 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: str | Path, metadata
     partial = path.with_name(f".{path.name}.partial")
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
+        partial.chmod(0o644)  # safetensors leaves it to the owner alone
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {path}: {error}") from error

@@ -191,7 +191,8 @@ class ConditionEncoders(nn.Module):
     def __init__(self, config: UNetConfig, operations: Operations, **factory: Any) -> None:
         super().__init__()
         self.config = config
-        self.empty_prompt: Tensor | None = None  # n d, where the checkpoint brings it
+        prompt = torch.zeros(config.prompt_tokens, config.context_width, **factory) if config.prompt_tokens else None
+        self.register_buffer("empty_prompt", prompt)  # n d, where the checkpoint brings it
         hidden, concat, channels = config.embedding_width, config.concat_channels, config.in_channels
         self.pre_image_condition = image_tokens(
             config.image_width, config.context_width, config.image_tokens, operations, **factory

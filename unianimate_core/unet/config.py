@@ -10,6 +10,7 @@ import torch
 
 from ..errors import InputError
 
+EMPTY_PROMPT = "empty_prompt"
 HEAD_WIDTH = 64
 PIXELS_PER_LATENT = 8
 
@@ -29,6 +30,8 @@ class UNetConfig:
     image_width: int = 1024
     image_tokens: int = 4
     embedding_width: int = 32
+    prompt_tokens: int = 0
+    """Tokens of the empty prompt that the checkpoint brings; 0 where it brings none."""
 
     @property
     def in_channels(self) -> int:
@@ -87,6 +90,7 @@ class UNetConfig:
             image_width=shape("pre_image_condition.0.weight")[1],
             image_tokens=shape("pre_image_condition.2.weight")[0] // context_width,
             embedding_width=shape("dwpose_embedding.0.weight")[0],
+            prompt_tokens=shape(EMPTY_PROMPT)[0] if EMPTY_PROMPT in tensors else 0,
         )
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ..checkpoint import EMPTY_PROMPT, check_finite, read_tensors, unet_tensors
+from ..checkpoint import check_finite, read_tensors, unet_tensors
 from ..errors import InputError
 from .config import UNetConfig
 from .network import UNet
-
-Network = TypeVar("Network", bound=UNet)
 
 
 def load_unet(
@@ -43,35 +40,22 @@ def load_unet(
         tensors, _ = read_tensors(source, dtype, device)
     tensors = unet_tensors(tensors, name)
     check_finite(tensors, name)
-    config = UNetConfig.from_tensors(tensors)
-    stored = dtype or tensors["out.2.weight"].dtype
-    unet = UNet(config, dtype=stored, device="meta")
-    return assign_tensors(unet, tensors, name).requires_grad_(False)
+    config = check_keys(tensors, name)
+    unet = UNet(config, dtype=dtype or tensors["out.2.weight"].dtype, device="meta")
+    unet.load_state_dict(tensors, assign=True)  # no copy: the network's parameters are the file's tensors
+    return unet.eval().requires_grad_(False)
 
 
-def assign_tensors(unet: Network, tensors: dict[str, Tensor], name: str = "the checkpoint") -> Network:
-    """Put a checkpoint's tensors in the place of a network's parameters, without a copy.
-
-    Args:
-        unet: Made on the ``meta`` device.
-        tensors: By plain name; emptied of the empty prompt's tokens, which go beside the parameters.
-        name: How messages call the checkpoint.
+def check_keys(tensors: Mapping[str, Tensor], name: str = "the checkpoint") -> UNetConfig:
+    """The sizes that the tensors tell, once every tensor has found its place in a network of them.
 
     Raises:
-        InputError: Tensors are missing, left over, or of another shape; the message names them.
+        InputError: A tensor is missing, left over, or of another shape than the network's.
     """
-    check_keys(unet, tensors, name)
-    weights = {key: tensor for key, tensor in tensors.items() if key != EMPTY_PROMPT}
-    unet.load_state_dict(weights, assign=True)
-    unet.empty_prompt = tensors.get(EMPTY_PROMPT)
-    return unet.eval()
-
-
-def check_keys(unet: UNet, tensors: Mapping[str, Tensor], name: str = "the checkpoint") -> None:
-    """Raise InputError where a tensor is missing, left over, or of another shape than the network's."""
-    expected = {key: tuple(parameter.shape) for key, parameter in unet.state_dict().items()}
+    config = UNetConfig.from_tensors(tensors)
+    expected = {key: tuple(parameter.shape) for key, parameter in UNet(config, device="meta").state_dict().items()}
     missing = [key for key in expected if key not in tensors]
-    surplus = [key for key in tensors if key not in expected and key != EMPTY_PROMPT]
+    surplus = [key for key in tensors if key not in expected]
     reshaped = [
         f"{key} {tuple(tensors[key].shape)} instead of {shape}"
         for key, shape in expected.items()
@@ -84,3 +68,4 @@ def check_keys(unet: UNet, tensors: Mapping[str, Tensor], name: str = "the check
     ]
     if faults:
         raise InputError(f"{name} does not fit the network: tensors {'; '.join(faults)}. Download or convert it again")
+    return config

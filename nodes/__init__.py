@@ -1,0 +1,5 @@
+"""The nodes, one file per stage of a graph."""
+
+from . import conditioning, loaders, pose, sampling
+
+NODES = [*loaders.NODES, *pose.NODES, *conditioning.NODES, *sampling.NODES]

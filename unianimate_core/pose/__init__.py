@@ -1,0 +1,17 @@
+"""A person's motion: keypoints, the files that hold them, and the pictures drawn of them."""
+
+from .drawing import draw_frames, draw_motion
+from .files import read_motion, read_pose_frames, write_motion
+from .fitting import FITS, fit_track
+from .keypoints import MotionTrack
+
+__all__ = [
+    "FITS",
+    "MotionTrack",
+    "draw_frames",
+    "draw_motion",
+    "fit_track",
+    "read_motion",
+    "read_pose_frames",
+    "write_motion",
+]

@@ -1,0 +1,173 @@
+"""Motions on disk: JSON files of `POSE_KEYPOINT` frames, and folders of OpenPose's files."""
+
+import json
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .keypoints import MotionTrack
+
+
+def read_motion(path: str | os.PathLike, person: int = 0, canvas: tuple[int, int] | None = None) -> MotionTrack:
+    """Read one person's motion; see `read_pose_frames` for the files, `MotionTrack.from_pose_keypoints` for the rest.
+
+    Args:
+        path: A JSON file, or a folder of them.
+        person: Which of a frame's people to take, from 0.
+        canvas: Width and height in pixels, for files that do not name them.
+
+    Raises:
+        InputError: The file cannot be read, holds no such person, or is not a motion.
+    """
+    frames = read_pose_frames(path, canvas)
+    try:
+        return MotionTrack.from_pose_keypoints(frames, person)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_pose_frames(path: str | os.PathLike, canvas: tuple[int, int] | None = None) -> list[dict[str, Any]]:
+    """Read the frames of a motion.
+
+    Args:
+        path: A JSON file with a list of `POSE_KEYPOINT` frames or a single frame, or a folder with one such file, or
+            one of OpenPose's, for each frame; its files come in the order of the numbers in their names.
+        canvas: Width and height in pixels, for frames that do not name them, as OpenPose's do not.
+
+    Returns:
+        `POSE_KEYPOINT` frames: dictionaries with `canvas_width`, `canvas_height` and `people`.
+
+    Raises:
+        InputError: The path is missing, a file is empty, is not JSON or holds something else, a folder holds no JSON,
+            or a canvas is not known.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a JSON file of pose keypoints, or a folder of them.")
+    files = [path]
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() == ".json" and not file.name.startswith(".")]
+        if not files:
+            raise InputError(f"The folder {path} holds no .json file; give one with a JSON file of keypoints a frame.")
+    return [_with_canvas(frame, canvas, file) for file in sorted(files, key=_number_order) for frame in _load(file)]
+
+
+def write_motion(track: MotionTrack, path: str | os.PathLike, overwrite: bool = False) -> None:
+    """Write a motion, such that `read_motion` gives it back. What is at the path is replaced at once, or not at all.
+
+    Args:
+        track: The motion.
+        path: A file whose name ends in .json, for one list of `POSE_KEYPOINT` frames; any other name is a folder, made
+            with one file for each frame.
+        overwrite: Replace what is there: a file, or a folder that holds nothing but .json files.
+
+    Raises:
+        InputError: Something is there and `overwrite` is not set, or it is not a motion of the same kind.
+    """
+    path = Path(path)
+    is_file = path.suffix.lower() == ".json"
+    _check_free(path, is_file, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}.{end}") for end in ("tmp", "old"))
+    frames = track.to_pose_keypoints()
+    try:
+        if is_file:
+            temporary.write_text(json.dumps(frames), encoding="utf-8")
+            os.replace(temporary, path)
+            return
+        temporary.mkdir()
+        for number, frame in enumerate(frames):
+            (temporary / f"frame_{number:06d}.json").write_text(json.dumps(frame), encoding="utf-8")
+        _replace_folder(temporary, path, old)
+    finally:
+        if is_file:
+            temporary.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_free(path: Path, is_file: bool, overwrite: bool) -> None:
+    if not path.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{path} exists already; give another name, or overwrite=True to replace it.")
+    if path.is_dir() == is_file:
+        found, wanted = ("folder", "file") if is_file else ("file", "folder")
+        raise InputError(f"{path} is a {found}, where the motion would be a {wanted}; give another name.")
+    if not is_file:
+        other = next((entry.name for entry in path.iterdir() if entry.suffix.lower() != ".json"), None)
+        if other is not None:
+            raise InputError(f"The folder {path} holds more than a motion ({other}); give another name.")
+
+
+def _replace_folder(new: Path, path: Path, old: Path) -> None:
+    """Move a finished folder to its place; one already there steps aside first, and back if that fails."""
+    existed = path.exists()
+    if existed:
+        os.rename(path, old)
+    try:
+        os.rename(new, path)
+    except OSError:
+        if existed:
+            os.rename(old, path)
+        raise
+    if existed:
+        shutil.rmtree(old)
+
+
+def _number_order(path: Path) -> list[str | int]:
+    """Return a sorting key by which frame_2 comes before frame_10."""
+    parts = re.split("([0-9]+)", path.name)
+    return [int(part) if n % 2 else part for n, part in enumerate(parts)]
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text, so not JSON; give a JSON file of pose keypoints.") from error
+    if not text.strip():
+        raise InputError(f"{path} is empty; give a JSON file of pose keypoints.")
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{path} is not JSON: {error.msg} at {where}; mend it or write it anew.") from error
+    frames = content if isinstance(content, list) else [content]
+    if not frames:
+        raise InputError(f"{path} holds an empty list; give one of POSE_KEYPOINT frames.")
+    strange = [frame for frame in frames if not _is_frame(frame)]
+    if strange:
+        found = f"a list with {_describe(strange[0])} in it" if frames is content else _describe(content)
+        raise InputError(f"{path} holds {found}, not pose keypoints; give POSE_KEYPOINT or OpenPose frames.")
+    return frames
+
+
+def _is_frame(value: Any) -> bool:
+    return isinstance(value, dict) and ("people" in value or {"canvas_width", "canvas_height"} <= value.keys())
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"an object with the keys {', '.join(list(value)[:5])}" if value else "an object with no keys"
+    if isinstance(value, list):
+        return "a list"
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _with_canvas(frame: dict[str, Any], canvas: tuple[int, int] | None, path: Path) -> dict[str, Any]:
+    names = ("canvas_width", "canvas_height")
+    if None not in map(frame.get, names):
+        return frame
+    if canvas is None:
+        raise InputError(f"{path} does not say how large its canvas is; give canvas=(width, height), in pixels.")
+    if np.shape(canvas) != (2,):
+        raise InputError(f"canvas is {canvas!r}; give (width, height), in pixels.")
+    return {**frame, **dict(zip(names, canvas, strict=True))}

@@ -1,0 +1,7 @@
+"""Pictures and video: files in, files out."""
+
+from .pictures import fit_picture, read_picture
+from .reading import read_video
+from .writing import VideoWriter, check_output
+
+__all__ = ["VideoWriter", "check_output", "fit_picture", "read_picture", "read_video"]
