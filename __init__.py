@@ -1,6 +1,6 @@
 """UniAnimate for ComfyUI: a picture and a motion go in, a video of that person doing that motion comes out."""
 
-if __package__:  # pytest imports this file too, as a module without a package
+if __package__:  # absent where a tool imports this file by itself
     from comfy_api.latest import ComfyExtension
 
     from .nodes import NODES

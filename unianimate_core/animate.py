@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .autoencoder import Autoencoder
-from .diffusion import noise_prior, offset_noise, sample
+from .diffusion import Schedule, noise_prior, offset_noise, sample
 from .diffusion.ddim import Callback
 from .diffusion.noise import CLIP_PRIOR
 from .errors import InputError
@@ -32,10 +33,10 @@ class Settings:
         height: Of the video, pixels, a multiple of 8.
         frames: Of the motion to use, from ``start`` on.
         start: First frame of the motion to use.
-        steps: Of DDIM, 1-1000.
-        guidance: Weight of conditional over unconditional.
+        steps: Of DDIM, 1-1000; see `sample`.
+        guidance: Weight of conditional over unconditional, 0 or more; 1 switches guidance off.
         prior: Timestep of the noise prior, 0-999; 0 starts from pure noise.
-        seed: Of the noise; the same seed gives the same video, bit for bit, on one machine.
+        seed: Of the noise, 0 to 2^64 - 1; the same seed gives the same video, bit for bit, on one machine.
         fit: How the motion is put on the video's canvas; see `fit_track`.
     """
 
@@ -50,23 +51,33 @@ class Settings:
     fit: Fit = "crop"
 
     def check(self, motion: MotionTrack) -> None:
-        """Raise InputError for a size or a stretch of the motion that cannot be."""
+        """Raise InputError for a value out of range, or a stretch of the motion that is not there or shows nobody."""
         for name, size in (("width", self.width), ("height", self.height)):
             if size < 1 or size % PIXELS_PER_LATENT:
-                below = max(PIXELS_PER_LATENT, size // PIXELS_PER_LATENT * PIXELS_PER_LATENT)
-                nearest = sorted({below, below + PIXELS_PER_LATENT} if size > 0 else {PIXELS_PER_LATENT})
+                below = size // PIXELS_PER_LATENT * PIXELS_PER_LATENT
+                nearest = [str(near) for near in (below, below + PIXELS_PER_LATENT) if near > 0]
                 raise InputError(
-                    f"{name} is {size}, not a positive multiple of {PIXELS_PER_LATENT}: "
-                    f"the nearest good ones are {' and '.join(map(str, nearest))}"
+                    f"{name} is {size}: give a positive multiple of {PIXELS_PER_LATENT}, "
+                    f"for example {' or '.join(nearest or [str(PIXELS_PER_LATENT)])}"
                 )
-        if self.frames < 1 or self.start < 0:
-            raise InputError(f"frames is {self.frames} and start {self.start}: at least 1 frame, from frame 0 or later")
-        if self.start + self.frames > len(motion):
-            left = len(motion) - self.start
-            advice = f"ask for {left} frames" if left > 0 else f"start before frame {len(motion)}"
+        if not 0 <= self.start < len(motion):
+            raise InputError(f"start is {self.start}: the motion has {len(motion)} frames, 0 to {len(motion) - 1}")
+        left = len(motion) - self.start
+        if not 1 <= self.frames <= left:
+            raise InputError(f"frames is {self.frames}: the motion has 1 to {left} from frame {self.start} on")
+        Schedule().ddim_timesteps(self.steps)
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise InputError(f"guidance is {self.guidance}: give 0 or more (2.5 is usual, 1 switches it off)")
+        if not 0 <= self.prior < Schedule.steps:
             raise InputError(
-                f"the motion has {len(motion)} frames, but {self.frames} from frame {self.start} on were asked for: "
-                f"{advice}, or give a longer motion"
+                f"the noise prior's timestep is {self.prior}: choose 0 to {Schedule.steps - 1} ({CLIP_PRIOR} is usual)"
+            )
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"seed is {self.seed}: choose 0 to {2**64 - 1}")
+        if not motion.present[self.start : self.start + self.frames].any():
+            raise InputError(
+                f"the motion shows nobody in its frames {self.start} to {self.start + self.frames - 1}: "
+                "choose another stretch or person"
             )
 
 
@@ -89,39 +100,47 @@ def animate(
         reference: The picture, h w 3, 0-1, of any size.
         motion: The driving motion.
         settings: Size, length, sampling.
-        reference_pose: Pose of the person in the picture, one frame, on the picture's canvas. None: the motion's
-            first used frame, as if the person stood so.
+        reference_pose: Pose of the person in the picture, on the picture's canvas; its first frame with a person
+            counts. None: that of the motion's used frames, as if the person stood so.
         encode_image: CLIP's image tower, b 3 H W → b 1024; None leaves that condition out.
         text: Tokens of the empty prompt, 77 x 1024; None takes the checkpoint's own.
         callback: See `sample`.
 
-    Yields:
-        The frames in order, in small groups: g height width 3, 0-1, float32.
+    Returns:
+        The frames in order, in small groups: g height width 3, 0-1, float32, on the CPU. The work is done when they
+        are asked for.
 
     Raises:
-        InputError: Before any long work, when an input cannot be used.
+        InputError: At once, when an input cannot be used.
     """
     settings.check(motion)
     width, height = settings.width, settings.height
     driving = fit_track(motion[settings.start : settings.start + settings.frames], width, height, settings.fit)
     picture, box = fit_picture(reference, width, height)
-    standing = driving[0] if reference_pose is None else reference_pose[0].crop(*box)
+    standing = driving if reference_pose is None else reference_pose.crop(*box)
+    if not standing.present.any():
+        raise InputError("the reference pose shows nobody: give another, or none to take the motion's")
+    standing = standing[int(standing.present.argmax())]
+    if text is None and unet.empty_prompt is None:
+        raise InputError("no text tokens: give the empty prompt's, which this checkpoint does not bring")
 
-    pixels = rearrange(picture, "h w c -> 1 c h w")
-    latent = autoencoder.encode(pixels)  # 1 4 h w
-    conditions = Conditions(
-        text=None if text is None else text[None],
-        image=None if encode_image is None else encode_image(rearrange(reference, "h w c -> 1 c h w")),
-        pose=_drawn(driving, width, height)[None],
-        reference=latent,
-        reference_pose=_drawn(standing, width, height),
-    )
-    generator = torch.Generator().manual_seed(settings.seed)
-    noise = offset_noise((1, latent.shape[1], settings.frames, *latent.shape[2:]), generator)  # 1 4 f h w
-    x_T = noise_prior(latent, noise, settings.prior) if settings.prior else noise
-    x0 = sample(unet, x_T, conditions, settings.steps, settings.guidance, callback=callback)
-    for frames in autoencoder.decode_groups(rearrange(x0, "1 c f h w -> f c h w")):
-        yield rearrange(frames, "f c h w -> f h w c").cpu()
+    def frames() -> Iterator[Tensor]:
+        latent = autoencoder.encode(rearrange(picture, "h w c -> 1 c h w"))  # 1 4 h w
+        conditions = Conditions(
+            text=None if text is None else text[None],
+            image=None if encode_image is None else encode_image(rearrange(reference, "h w c -> 1 c h w")),
+            pose=_drawn(driving, width, height)[None],
+            reference=latent,
+            reference_pose=_drawn(standing, width, height),
+        )
+        generator = torch.Generator().manual_seed(settings.seed)
+        noise = offset_noise((1, latent.shape[1], settings.frames, *latent.shape[2:]), generator)  # 1 4 f h w
+        x_T = noise_prior(latent, noise, settings.prior) if settings.prior else noise
+        x0 = sample(unet, x_T, conditions, settings.steps, settings.guidance, callback=callback)
+        for group in autoencoder.decode_groups(rearrange(x0, "1 c f h w -> f c h w")):
+            yield rearrange(group, "f c h w -> f h w c").cpu()
+
+    return frames()
 
 
 def _drawn(track: MotionTrack, width: int, height: int) -> Tensor:

@@ -135,16 +135,17 @@ def load_autoencoder(
     diffusers = _diffusers()
     tensors, _ = read_tensors(path)
     gain, offset = SCALE, 0.0
+    config: dict[str, Any] = {}
     if "taesd_decoder.1.weight" in tensors:
         if "vae_scale" not in tensors:
             logger.warning("%s has no vae_scale: taken as 1, as ComfyUI does; TAESD for SD 1.5 needs %s", path, SCALE)
         gain = SCALE / float(tensors.pop("vae_scale", 1.0))
         offset = SCALE * float(tensors.pop("vae_shift", 0.0))
         tensors = {_tiny_name(name): tensor for name, tensor in tensors.items()}
-        kind, config = diffusers.AutoencoderTiny, {}
+        kind = diffusers.AutoencoderTiny
     elif "decoder.layers.0.weight" in tensors:
         gain = 1.0
-        kind, config = diffusers.AutoencoderTiny, {}
+        kind = diffusers.AutoencoderTiny
     else:
         tensors = _kl_tensors(tensors, path)
         kind, config = diffusers.AutoencoderKL, _kl_config(tensors, path)
@@ -190,7 +191,7 @@ def _kl_tensors(tensors: Tensors, path: str | Path) -> Tensors:
 
 
 def _kl_config(tensors: Tensors, path: str | Path) -> dict[str, Any]:
-    widths = []
+    widths: list[int] = []
     while (weight := tensors.get(f"encoder.down_blocks.{len(widths)}.resnets.0.conv1.weight")) is not None:
         widths.append(weight.shape[0])
     layers = 0

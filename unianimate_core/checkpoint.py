@@ -7,7 +7,8 @@ through the file in small groups.
 
 from __future__ import annotations
 
-import pickle
+import re
+import secrets
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,11 +22,15 @@ from .errors import InputError
 
 GROUP_BYTES = 64 << 20
 PREFIXES = ("", "module.", "model.diffusion_model.", "diffusion_model.")
+UNIANIMATE = "a UniAnimate model with temporal transformers"
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's files begin since 1.6, and before
+
+Tensors = dict[str, torch.Tensor]
 
 
 def read_tensors(
     path: str | Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+) -> tuple[Tensors, dict[str, str]]:
     """Read all tensors of a checkpoint file.
 
     Args:
@@ -40,30 +45,46 @@ def read_tensors(
         InputError: The file is missing, empty, truncated, not a checkpoint, or holds code.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no checkpoint file at {path}: check the path")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512)
-    if size == 0:
-        raise InputError(f"{path} is empty (0 bytes): download or copy it again")
-    if head[:2] == b"PK" or head[:1] == b"\x80":
-        return _read_pickle(path, dtype, device), {}
-    if len(head) >= 9 and head[8:9] == b"{":
-        return _read_safetensors(path, size, struct.unpack("<Q", head[:8])[0], dtype, device)
-    raise InputError(f"{path} is not a checkpoint: {_describe_bytes(head)}")
+    head = _read_head(path)
+    pickled = head.startswith((ZIP, PICKLE))
+    # PyTorch cannot map its old format, and opens a path that ends in .safetensors as such, whatever it holds.
+    mapped = not pickled or (head.startswith(ZIP) and path.suffix != ".safetensors")
+
+    def read() -> tuple[Tensors, dict[str, str]]:
+        return _read_pickle(path, mapped) if pickled else _read_safetensors(path)
+
+    tensors, metadata = read()
+    as_stored = all(dtype in (None, t.dtype) or not t.is_floating_point() for t in tensors.values())
+    if as_stored and torch.device(device).type == "cpu":
+        return tensors, metadata
+    converted, since_opened = {}, 0
+    for name in list(tensors):
+        tensor = tensors.pop(name)
+        converted[name] = _convert(tensor, dtype, device)
+        since_opened += tensor.nbytes
+        if mapped and since_opened > GROUP_BYTES:
+            # A mapping's pages count as resident until it is closed: drop all that refers to it, and map anew.
+            del tensor, tensors
+            tensors, since_opened = read()[0], 0
+    return converted, metadata
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file under a temporary name, then rename it: a file that is there is whole."""
+    """Write a safetensors file under a temporary name, then rename it: a file that is there is whole.
+
+    Raises:
+        InputError: It cannot be written; what was there before is still there.
+    """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
-        partial.chmod(0o644)  # safetensors leaves it to the owner alone
+        partial.touch()
+        mode = partial.stat().st_mode
+        save_file(_apart(tensors), partial, metadata=metadata)
+        partial.chmod(mode)  # safetensors leaves a file to its owner alone
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot write {path}: {error}") from error
+        raise InputError(f"cannot write {path} ({error}): free some space, or choose another place") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -90,14 +111,21 @@ def unet_tensors(tensors: dict[str, torch.Tensor], source: str = "the checkpoint
 def check_finite(tensors: Mapping[str, torch.Tensor], source: str = "the checkpoint") -> None:
     """Raise InputError where a weight is NaN or infinite."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.device.type != "meta":
-            total = tensor.sum(dtype=torch.float32) if tensor.element_size() > 1 else tensor.float().sum()
-            if not torch.isfinite(total) and not bool(torch.isfinite(tensor.float()).all()):
-                bad = int((~torch.isfinite(tensor.float())).sum())
-                raise InputError(
-                    f"{source} is damaged: {bad} of {tensor.numel()} values of {name} are NaN or infinite. "
-                    "Download it again, or convert again from the original"
-                )
+        if not tensor.is_floating_point() or tensor.is_meta:
+            continue
+        values = tensor if tensor.element_size() > 1 else tensor.float()  # float8 has no arithmetic
+        if torch.isfinite(values.sum(dtype=torch.float32)):  # a finite tensor's sum may overflow, but few do
+            continue
+        bad = values.numel() - int(torch.isfinite(values).sum())
+        if bad:
+            overflow = tensor.dtype == torch.float16 and not torch.isnan(values).any()
+            what = "infinite" if overflow else "NaN or infinite"
+            advice = (
+                "float16 ends at 65504, so convert the original with bf16 or fp32"
+                if overflow
+                else "the file is damaged, so download it again, or convert it again from the original"
+            )
+            raise InputError(f"{source}: {bad} of {values.numel()} values of {name} are {what}; {advice}")
 
 
 @dataclass(frozen=True)
@@ -125,71 +153,86 @@ def describe(tensors: Mapping[str, torch.Tensor]) -> Description:
     return Description(kind, sum(tensor.numel() for tensor in tensors.values()), precision)
 
 
-def _read_safetensors(
-    path: Path, size: int, header: int, dtype: torch.dtype | None, device: str | torch.device
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    if header + 8 > size:
-        raise InputError(f"{path} is truncated: header of {header + 8} bytes, file of {size}. Download it again")
-    tensors: dict[str, torch.Tensor] = {}
+def _read_head(path: Path) -> bytes:
+    """The first bytes of a file that can be a checkpoint."""
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: give the checkpoint file in it")
+        if not path.exists():
+            raise InputError(f"no checkpoint file at {path}: check the path")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror or error}): check its permissions") from error
+    if not head:
+        raise InputError(f"{path} is empty (0 bytes): download or copy it again")
+    if head.startswith((ZIP, PICKLE)):
+        return head
+    if head[8:9] != b"{":
+        raise InputError(f"{path} ({size} bytes) is not a checkpoint: {_describe_bytes(head)}")
+    header = 8 + struct.unpack("<Q", head[:8])[0]
+    if header > size:
+        raise InputError(f"{path} is truncated: it has {size} bytes, its header alone {header}. Download it again")
+    return head
+
+
+def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
             metadata = file.metadata() or {}
-            mapped = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-        as_stored = all(dtype in (None, t.dtype) or not t.is_floating_point() for t in mapped.values())
-        if as_stored and torch.device(device).type == "cpu":
-            return mapped, metadata
-        names = list(mapped)
-        del mapped
-        # A mapping's pages count as resident until it is closed: reopen for every group.
-        while len(tensors) < len(names):
-            read = 0
-            with safe_open(path, framework="pt") as file:
-                for name in names[len(tensors) :]:
-                    tensor = file.get_tensor(name)
-                    read += tensor.numel() * tensor.element_size()
-                    tensors[name] = _convert(tensor, dtype, device)
-                    if read > GROUP_BYTES:
-                        break
-    except SafetensorError as error:
-        raise InputError(f"{path} is truncated or damaged ({size} bytes; {error}). Download it again") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is truncated or damaged ({error}). Download it again") from error
+    if not tensors:
+        raise InputError(f"{path} holds no tensors: it is not a model checkpoint")
     return tensors, metadata
 
 
-def _read_pickle(path: Path, dtype: torch.dtype | None, device: str | torch.device) -> dict[str, torch.Tensor]:
+def _read_pickle(path: Path, mapped: bool) -> tuple[Tensors, dict[str, str]]:
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("Please file an issue")[0].strip().splitlines()
+        with path.open("rb") as file:
+            content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged data raises nearly anything
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+            raise InputError(
+                f"{path} was refused: beside tensors it holds Python objects or code ({refused[1]}), which could do "
+                "anything when loaded. Get a .safetensors version from a source you trust"
+            ) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise InputError(
-            f"{path} was refused: it holds Python objects or code beside tensors, which could do anything when loaded "
-            f"({next((line.strip() for line in reason if 'GLOBAL' in line), reason[0] if reason else error)}). "
-            "Get a .safetensors version from a source you trust"
+            f"{path} is truncated, damaged, or no PyTorch checkpoint ({reason}). Download it again, or get a "
+            ".safetensors version"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"{path} is a truncated or damaged PyTorch file ({error}). Download it again") from error
     while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    tensors = {}
-    if isinstance(content, Mapping):
-        tensors = {
-            str(name): value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-            for name, value in content.items()
-            if isinstance(value, torch.Tensor)
-        }
+    entries = content.items() if isinstance(content, Mapping) else ()
+    tensors = {str(name): value.detach() for name, value in entries if isinstance(value, torch.Tensor)}
     if not tensors:
-        raise InputError(f"{path} holds no tensors (a {type(content).__name__}): it is not a model checkpoint")
-    return tensors
+        raise InputError(f"{path} holds no tensors (but a {type(content).__name__}): it is not a model checkpoint")
+    return tensors, {}
 
 
 def _convert(tensor: torch.Tensor, dtype: torch.dtype | None, device: str | torch.device) -> torch.Tensor:
     """A tensor of its own memory, so that the file's mapping can be closed."""
     converted = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
     return converted.clone() if converted is tensor else converted
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """Contiguous tensors of which no two share memory, as safetensors wants them."""
+    apart: Tensors = {}
+    ends: dict[torch.device, int] = {}
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_ptr()):
+        if not tensor.is_contiguous():
+            apart[name] = tensor.contiguous()
+            continue
+        start, end = tensor.data_ptr(), ends.get(tensor.device, 0)
+        apart[name] = tensor.clone() if start < end else tensor
+        ends[tensor.device] = max(end, start + tensor.nbytes)
+    return apart
 
 
 def _describe_bytes(head: bytes) -> str:
@@ -210,25 +253,31 @@ def _has(*parts: str) -> Callable[[Iterable[str]], bool]:
 
 
 _KINDS: tuple[tuple[str, Callable[[Iterable[str]], bool]], ...] = (
-    ("a LoRA", _has("lora_down")),
-    ("a LoRA", _has("lora_A")),
-    ("a LoRA", _has("lora_up")),
+    ("a LoRA", _has("lora")),
+    ("a LoRA (LyCORIS)", _has("hada_w1")),
+    ("a LoRA (LyCORIS)", _has("lokr_w1")),
     ("a UniAnimate model with temporal Mamba", _has("dwpose_embedding.0.weight", "A_log")),
-    ("a UniAnimate model with temporal transformers", _has("dwpose_embedding.0.weight", "transformer_blocks")),
+    (UNIANIMATE, _has("dwpose_embedding.0.weight", "transformer_blocks")),
     ("a ControlNet", _has("control_model.")),
+    ("a ControlNet", _has("input_hint_block.")),
     ("a ControlNet", _has("controlnet_cond_embedding")),
     ("an AnimateDiff motion module", _has("motion_modules")),
-    ("a Stable Diffusion XL checkpoint", _has("model.diffusion_model.label_emb")),
+    ("a Flux model", _has("double_blocks.", "single_blocks.")),
+    ("a Stable Diffusion 3 model", _has("joint_blocks.")),
+    ("a Wan video model", _has("head.modulation")),
+    ("a Stable Video Diffusion checkpoint", _has("model.diffusion_model.", "time_stack")),
+    ("a Stable Diffusion XL checkpoint", _has("model.diffusion_model.label_emb", "conditioner.embedders.")),
     ("a Stable Diffusion 2 checkpoint", _has("model.diffusion_model.", "cond_stage_model.model.")),
     ("a Stable Diffusion 1.5 checkpoint", _has("model.diffusion_model.", "cond_stage_model.transformer.")),
     ("a Stable Diffusion U-Net in ComfyUI's layout", _has("diffusion_model.input_blocks.")),
     ("a diffusers U-Net", _has("down_blocks.0.resnets", "mid_block", "conv_in.weight", "time_embedding")),
     ("a TAESD autoencoder", _has("taesd_decoder.")),
+    ("a TAESD autoencoder", _has("encoder.layers.0.weight", "decoder.layers.0.weight")),
     ("a VAE", _has("first_stage_model.decoder.")),
     ("a VAE", _has("decoder.conv_in.weight")),
     ("an OpenCLIP model", _has("visual.conv1.weight")),
     ("a CLIP vision model", _has("vision_model.encoder.layers")),
     ("a text encoder", _has("text_model.encoder.layers")),
-    ("a Flux model", _has("double_blocks.")),
+    ("a text encoder", _has("SelfAttention.relative_attention_bias")),
     ("a video or image U-Net without UniAnimate's conditions", _has("input_blocks.0.0.weight")),
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 try:
     import rich.progress
@@ -15,14 +16,19 @@ except ImportError as missing:
 
 import torch
 
-from .checkpoint import check_finite, describe, read_tensors, save_tensors, unet_tensors
+from .checkpoint import UNIANIMATE, check_finite, describe, read_tensors, save_tensors, unet_tensors
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from .animate import Settings
+    from .unet import UNetConfig
 
 ASSETS = Path(__file__).parent / "assets"
 SMALL_UNET = ASSETS / "diffusion_models" / "unianimate_small.safetensors"
 SMALL_VAE = ASSETS / "vae" / "unianimate_small_vae.safetensors"
 SMALL_SIZE = "128x192"
 PUBLIC_SIZE = "512x768"
+CLIP_FRAMES = 16
 
 app = typer.Typer(
     help="Animate a person's picture by a motion (UniAnimate).", no_args_is_help=True, pretty_exceptions_enable=False
@@ -57,16 +63,20 @@ def animate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Video to write: .mp4, .mov, .mkv, .webm, .gif.")],
     checkpoint: Annotated[Path | None, typer.Option(help="UniAnimate weights; the small model if left out.")] = None,
     vae: Annotated[Path | None, typer.Option(help="SD 1.5's VAE, or a TAESD file.")] = None,
-    clip: Annotated[Path | None, typer.Option(help="OpenCLIP ViT-H: open_clip_pytorch_model.bin.")] = None,
+    clip: Annotated[Path | None, typer.Option(help="OpenCLIP ViT-H/14's weights.")] = None,
     reference_pose: Annotated[
         Path | None,
-        typer.Option(help="JSON with the pose of the person in the picture; else the motion's first frame."),
+        typer.Option(help="JSON with the pose of the person in the picture.", show_default="as in the motion"),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help=f"Width x height [{PUBLIC_SIZE}, or {SMALL_SIZE} for the small model].")
+        str | None,
+        typer.Option(help="Width x height.", show_default=f"{PUBLIC_SIZE}, {SMALL_SIZE} for the small model"),
     ] = None,
-    frames: Annotated[int, typer.Option(help="Frames of the video; 0 for all of the motion.")] = 16,
-    start: Annotated[int, typer.Option(help="First frame of the motion to use.")] = 0,
+    frames: Annotated[
+        int | None,
+        typer.Option(help="Frames of the video; 0 for all of the motion.", show_default=f"up to {CLIP_FRAMES}"),
+    ] = None,
+    start: Annotated[int, typer.Option(help="First frame of the motion to use, from 0.")] = 0,
     steps: Annotated[int, typer.Option(help="DDIM steps, 25 to 50 are usual.")] = 30,
     guidance: Annotated[float, typer.Option(help="Weight of the conditions; 1 switches guidance off.")] = 2.5,
     noise_prior: Annotated[int, typer.Option(help="Timestep of the noise prior, 0 to 999; 0 for pure noise.")] = 949,
@@ -74,72 +84,72 @@ def animate(
     fps: Annotated[float, typer.Option(help="Frames per second of the video.")] = 30.0,
     fit: Annotated[FitName, typer.Option(help="Motion on a canvas of another aspect ratio.")] = FitName.crop,
     person: Annotated[int, typer.Option(help="Which of several people in the motion, from 0.")] = 0,
-    dtype: Annotated[DType | None, typer.Option(help="Precision [fp16 on a GPU, fp32 on the CPU].")] = None,
-    device: Annotated[str | None, typer.Option(help="cuda, cpu, mps … [the GPU if there is one].")] = None,
+    dtype: Annotated[
+        DType | None, typer.Option(help="Precision.", show_default="fp16 on a GPU, fp32 on the CPU")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, cuda:1, cpu, mps, ….", show_default="cuda if there is one, else cpu")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing video.")] = False,
 ) -> None:
     """Animate a picture by a motion."""
     from .animate import Settings
     from .animate import animate as run
     from .autoencoder import load_autoencoder
+    from .clip import load_clip
     from .pose import read_motion
     from .unet import load_unet
-    from .video import VideoWriter, check_output, read_picture
+    from .video import VideoWriter, read_picture
 
-    check_output(output, overwrite)
+    if (checkpoint is None) != (vae is None):
+        raise InputError("--checkpoint and --vae belong together: give both, or neither for the small model")
+    width, height = _size(size or (PUBLIC_SIZE if checkpoint else SMALL_SIZE))
+    picture = read_picture(reference)
     track = read_motion(motion, person)
     standing = None if reference_pose is None else read_motion(reference_pose)
-    picture = read_picture(reference)
-    width, height = _size(size or (PUBLIC_SIZE if checkpoint else SMALL_SIZE))
-    settings = Settings(
-        width, height, frames or len(track) - start, start, steps, guidance, noise_prior, seed, fit.value
-    )
+    left = len(track) - start
+    if frames is None:
+        frames = min(CLIP_FRAMES, left)
+    settings = Settings(width, height, frames or left, start, steps, guidance, noise_prior, seed, fit.value)
     settings.check(track)
-    if checkpoint is None and vae is None:
-        _note(f"No --checkpoint given: using the small model that comes with the package.{_training_state()}")
-    elif checkpoint is None or vae is None:
-        raise InputError("--checkpoint and --vae belong together: give both, or neither for the small model")
-
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    video = VideoWriter(output, width, height, fps, overwrite)
+    where = _device(device)
     precision = dtype.torch if dtype else torch.float32 if where.type == "cpu" else torch.float16
-    unet = load_unet(checkpoint or SMALL_UNET, precision, where)
-    _check_memory(unet, settings, precision, where)
-    text = encode_image = None
-    if clip is not None:
-        from .clip import load_clip
-
-        encoder = load_clip(clip, dtype=precision, device=where, text=unet.empty_prompt is None)
-        encode_image = encoder.encode_image
-        text = encoder.empty_prompt() if unet.empty_prompt is None else None
-    elif unet.empty_prompt is None:
+    config, parameters, metadata = _peek(checkpoint or SMALL_UNET)
+    if clip is None and not config.prompt_tokens:
         raise InputError(
-            "this checkpoint needs --clip (OpenCLIP ViT-H), at least once: see `unianimate convert --clip`"
+            f"{checkpoint} does not bring the empty prompt's tokens: give --clip (OpenCLIP ViT-H/14), or store them "
+            "once with `unianimate convert --clip`"
         )
-    elif checkpoint is not None:
+    _check_memory(config, parameters, settings, precision, where)
+
+    if checkpoint is None:
+        _note("No --checkpoint given: using the small model that comes with the package.")
+    elif clip is None:
         _note("No --clip given: the picture's CLIP embedding is left out, the likeness may suffer.")
+    if metadata.get("unianimate") == "untrained":
+        _note("This model is UNTRAINED: the video will show noise, not a person.")
     if standing is None:
-        _note("No --reference-pose given: taking the motion's first frame as the picture's pose.")
-    lost = int((~track[start : start + settings.frames].present).sum())
-    if lost:
+        _note("No --reference-pose given: taking the motion's first pose as the picture's.")
+    if lost := int((~track[start : start + settings.frames].present).sum()):
         _note(f"{lost} of {settings.frames} frames of the motion show no person: their pose picture is black.")
 
     autoencoder = load_autoencoder(vae or SMALL_VAE, precision, where)
-    with _progress() as progress, VideoWriter(output, width, height, fps, overwrite) as writer:
+    encode_image = text = None
+    if clip is not None:
+        encoder = load_clip(clip, dtype=precision, device=where, text=not config.prompt_tokens)
+        encode_image = encoder.encode_image
+        text = None if config.prompt_tokens else encoder.empty_prompt()
+    unet = load_unet(checkpoint or SMALL_UNET, precision, where)
+    with _progress() as progress, video:
         sampling = progress.add_task("sampling", total=None)
         decoding = progress.add_task("decoding", total=settings.frames, visible=False)
-        groups = run(
-            unet,
-            autoencoder,
-            picture,
-            track,
-            settings,
-            standing,
-            encode_image,
-            text,
-            callback=lambda done, total, _: progress.update(sampling, completed=done, total=total),
-        )
-        for group in groups:
-            writer.write(group)
+
+        def callback(done: int, total: int, _: torch.Tensor) -> None:
+            progress.update(sampling, completed=done, total=total)
+
+        for group in run(unet, autoencoder, picture, track, settings, standing, encode_image, text, callback):
+            video.write(group)
             progress.update(decoding, advance=len(group), visible=True)
     _note(f"Wrote {output}: {settings.frames} frames of {width} x {height}.")
 
@@ -155,24 +165,22 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Convert a checkpoint to safetensors."""
+    from .clip import load_clip
     from .unet.config import EMPTY_PROMPT
-    from .unet.loading import check_keys
 
-    if target.suffix != ".safetensors":
-        raise InputError(f"{target} must end in .safetensors")
-    if target.exists() and not overwrite:
-        raise InputError(f"{target} exists: choose another name, or pass --overwrite")
-    if not target.parent.is_dir():
-        raise InputError(f"there is no folder {target.parent}: create it first")
-    tensors, metadata = read_tensors(source)
-    tensors = unet_tensors(tensors, str(source))
-    check_keys(tensors, str(source))
-    check_finite(tensors, str(source))
+    _check_target(target, source, overwrite)
+    config, _, _ = _peek(source)
+    added = {}
     if clip is not None:
-        from .clip import load_clip
-
-        tensors[EMPTY_PROMPT] = load_clip(clip, vision=False).empty_prompt()
-    tensors = {name: tensor.to(dtype.torch) for name, tensor in tensors.items()}
+        prompt = load_clip(clip, vision=False).empty_prompt()  # 77 d
+        if prompt.shape[1] != config.context_width:
+            raise InputError(
+                f"{clip} has tokens of width {prompt.shape[1]}, {source} takes {config.context_width}: "
+                "give OpenCLIP ViT-H/14 for the public model"
+            )
+        added[EMPTY_PROMPT] = prompt.to(dtype.torch)
+    tensors, metadata = read_tensors(source, dtype.torch)
+    tensors = unet_tensors(tensors, str(source)) | added
     check_finite(tensors, f"{source} in {dtype.value}")
     save_tensors(tensors, target, {**metadata, "format": "pt"})
     _note(f"Wrote {target}: {describe(tensors)}")
@@ -181,14 +189,12 @@ def convert(
 @app.command()
 def inspect(file: Annotated[Path, typer.Argument(help="Any model file.")]) -> None:
     """Say what a file is."""
-    from .unet import UNetConfig
-
     tensors, metadata = read_tensors(file)
     description = describe(tensors)
     lines = [f"{file}: {description}"]
-    if "UniAnimate" in description.kind and "Mamba" not in description.kind:
-        tensors = unet_tensors(tensors, str(file))
-        config = UNetConfig.from_tensors(tensors)
+    if description.kind == UNIANIMATE:
+        config, _, _ = _peek(file)
+        check_finite(tensors, str(file))
         widths = ", ".join(str(config.width * multiplier) for multiplier in config.multipliers)
         lines += [
             f"  widths {widths}; {config.residual_blocks} residual block(s) a level; context {config.context_width}",
@@ -202,14 +208,17 @@ def main() -> None:
     """Run a command; what a user can mend ends in one line and exit code 2, not in a traceback."""
     try:
         app()
-    except InputError as error:
+    except (InputError, OSError) as error:
         _fail(str(error))
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        out_of_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+        if not out_of_memory and "can't allocate memory" not in str(error):  # the CPU's has no type of its own
+            raise
         _fail(f"out of memory ({error}). Lower --size or --frames, or use --dtype fp16")
 
 
 def _fail(message: str) -> NoReturn:
-    typer.secho(f"error: {message}", fg="red", err=True)
+    typer.secho(f"error: {' '.join(message.splitlines())}", fg="red", err=True)
     raise SystemExit(2)
 
 
@@ -225,23 +234,53 @@ def _size(text: str) -> tuple[int, int]:
         raise InputError(f"--size is {text!r}: write width x height, for example {PUBLIC_SIZE}") from None
 
 
-def _training_state() -> str:
-    _, metadata = read_tensors(SMALL_UNET)
-    untrained = metadata.get("unianimate") == "untrained"
-    return " It is UNTRAINED: the video will show noise, not a person." if untrained else ""
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a device that this PyTorch or machine lacks
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name} cannot be used ({reason}): leave it out, or choose cpu") from error
+    return device
 
 
-def _check_memory(unet, settings, dtype: torch.dtype, device: torch.device) -> None:
+def _check_target(target: Path, source: Path, overwrite: bool) -> None:
+    if target.suffix != ".safetensors":
+        raise InputError(f"{target} must end in .safetensors")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder: give a file name")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"{target} is the source itself: choose another name")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists: choose another name, or pass --overwrite")
+    if not target.parent.is_dir():
+        raise InputError(f"there is no folder {target.parent}: create it first")
+    with tempfile.TemporaryFile(dir=target.parent):  # permissions alone do not tell: a read-only mount, a full disk
+        pass
+
+
+def _peek(path: Path) -> tuple[UNetConfig, int, dict[str, str]]:
+    """A checkpoint's sizes, its number of parameters and its metadata; the weights stay in the file."""
+    from .unet.loading import check_keys
+
+    tensors, metadata = read_tensors(path)
+    tensors = unet_tensors(tensors, str(path))
+    return check_keys(tensors, str(path)), sum(tensor.numel() for tensor in tensors.values()), metadata
+
+
+def _check_memory(
+    config: UNetConfig, parameters: int, settings: Settings, dtype: torch.dtype, device: torch.device
+) -> None:
     """Refuse what cannot fit before any work is done."""
     from .unet.memory import activation_bytes, available_bytes
 
     frames, height, width = settings.frames, settings.height // 8, settings.width // 8
-    needed = activation_bytes(unet.config, frames, height, width, dtype)
+    needed = parameters * dtype.itemsize + activation_bytes(config, frames, height, width, dtype)
     available = available_bytes(device)
     if available is not None and needed > available:
         raise InputError(
-            f"{frames} frames of {settings.width} x {settings.height} would take about {needed / 2**30:.1f} GiB beside "
-            f"the weights; {available / 2**30:.1f} GiB are free on {device}. Lower --size or --frames"
+            f"{frames} frames of {settings.width} x {settings.height} would take about {needed / 2**30:.1f} GiB; "
+            f"{available / 2**30:.1f} GiB are free on {device}. Lower --size or --frames"
         )
 
 

@@ -24,8 +24,11 @@ def offset_noise(shape: torch.Size | tuple[int, ...], generator: torch.Generator
     Returns:
         Noise b 4 f h w, float32, on the CPU.
     """
-    noise = torch.randn(shape, generator=generator)  # b 4 f h w
-    return noise + strength * torch.randn((*shape[:3], 1, 1), generator=generator)
+    batch, channels, frames, height, width = shape
+    # Drawn frame by frame, as ComfyUI's stock samplers draw, so that a seed means the same there.
+    noise = torch.randn(batch, frames, channels, height, width, generator=generator)
+    offset = torch.randn(batch, frames, channels, 1, 1, generator=generator)
+    return (noise + strength * offset).transpose(1, 2)  # b 4 f h w
 
 
 def noise_prior(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from .writing import require_pyav
+from .writing import BT709, require_pyav
 
 if TYPE_CHECKING:
     import av
@@ -46,6 +46,8 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    pixels = frame.to_ndarray(format="rgb24")
-    # A phone stores upright video lying, with the angle beside it, counter-clockwise.
-    return np.rot90(pixels, round((getattr(frame, "rotation", 0) or 0) / 90))
+    # A phone stores upright video lying, with the angle beside it, counter-clockwise (known to PyAV from 14.2 on).
+    quarters = round((getattr(frame, "rotation", 0) or 0) / 90)
+    if frame.colorspace == BT709:  # PyAV before 17 looks at the tag only where source and target differ
+        frame = frame.reformat(format="rgb24", src_colorspace="ITU709", dst_colorspace="DEFAULT")
+    return np.rot90(frame.to_ndarray(format="rgb24"), quarters)

@@ -195,8 +195,8 @@ class VideoWriter:
         else:
             padding = ((0, self._stream.height - self.height), (0, self._stream.width - self.width), (0, 0))
             frame = self._av.VideoFrame.from_ndarray(np.pad(pixels, padding, mode="edge"), format="rgb24")
-            frame = frame.reformat(
-                format=self._format.pixels, src_colorspace="ITU709", dst_colorspace="ITU709", dst_color_range="MPEG"
+            frame = frame.reformat(  # PyAV before 17 ignores a target colour space equal to the source's
+                format=self._format.pixels, src_colorspace="DEFAULT", dst_colorspace="ITU709", dst_color_range="MPEG"
             )
         frame.pts, frame.time_base = self.frames_written, 1 / self.fps
         self._container.mux(self._stream.encode(frame))
