@@ -19,17 +19,19 @@ class LiveBytes(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage(), size=0)  # made outside: weights, inputs
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
+                self._count(tensor.untyped_storage(), tensor.untyped_storage().nbytes())
         return out
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
+    def _count(self, storage: torch.UntypedStorage, size: int) -> None:
         key = storage._cdata
         if key in self._known:
             return
-        size = storage.nbytes()
         self._known.add(key)
         self.live += size
         self.peak = max(self.peak, self.live)

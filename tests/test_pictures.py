@@ -160,8 +160,8 @@ def test_damaged_bytes_give_a_picture_or_an_input_error(tmp_path_factory, seed, 
 
 def test_missing_pillow_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(png_of_size(1, 1))
-    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    with pytest.raises(InputError, match=r"unianimate\[standalone\]"):
+    monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
+    with pytest.raises(InputError, match="install the extra `standalone`"):
         read_picture(tmp_path / "a.png")
 
 

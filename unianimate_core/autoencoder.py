@@ -9,13 +9,13 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from .checkpoint import describe, read_tensors
 from .errors import InputError
+from .optional import require
 
 Progress = Callable[[int, int], None]
 Tensors = dict[str, torch.Tensor]
@@ -132,7 +132,7 @@ def load_autoencoder(
     Raises:
         InputError: The file is none of these, tensors are missing or left over, or diffusers is missing.
     """
-    diffusers = _diffusers()
+    diffusers = require("diffusers", "the extra `standalone` of this package")
     tensors, _ = read_tensors(path)
     gain, offset = SCALE, 0.0
     config: dict[str, Any] = {}
@@ -184,7 +184,12 @@ def _kl_tensors(tensors: Tensors, path: str | Path) -> Tensors:
     levels = 1 + max((int(m[1]) for name in tensors if (m := re.match(r"encoder\.down\.(\d+)\.", name))), default=-1)
     if strange := [name for name in tensors if not name.startswith(LDM_PARTS)]:
         raise InputError(f"{path} has tensors that a VAE has not: {_some(strange)}")
-    converted = _ldm_converter()(dict(tensors), {"down_block_types": [""] * levels, "up_block_types": [""] * levels})
+    single_file = require("diffusers.loaders.single_file_utils", "the extra `standalone` of this package")
+    if not hasattr(single_file, "convert_ldm_vae_checkpoint"):
+        raise InputError("this diffusers cannot read SD's VAE in LDM's layout: install diffusers 0.42")
+    converted = single_file.convert_ldm_vae_checkpoint(
+        dict(tensors), {"down_block_types": [""] * levels, "up_block_types": [""] * levels}
+    )
     if len(converted) != len(tensors):
         raise InputError(f"{path} is not SD's VAE: of its {len(tensors)} tensors, SD's has {len(converted)}")
     return converted
@@ -229,21 +234,3 @@ def _some(names: list[str]) -> str:
 def _check_latents(latents: torch.Tensor) -> None:
     if latents.ndim != 4 or latents.shape[1] != 4 or 0 in latents.shape or not latents.is_floating_point():
         raise InputError(f"latents must be b 4 h w of floats, not {tuple(latents.shape)} of {latents.dtype}")
-
-
-def _diffusers() -> ModuleType:
-    try:
-        import diffusers
-    except ImportError as error:
-        raise InputError('the autoencoder needs diffusers: pip install "unianimate[standalone]"') from error
-    return diffusers
-
-
-def _ldm_converter() -> Callable[[Tensors, dict[str, Any]], Tensors]:
-    try:
-        from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-    except ImportError as error:
-        raise InputError(
-            "this diffusers cannot read SD's VAE in LDM's layout: pip install diffusers==0.42.1"
-        ) from error
-    return convert_ldm_vae_checkpoint

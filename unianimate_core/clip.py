@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 
 from .checkpoint import describe, read_tensors
 from .errors import InputError
+from .optional import require
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -114,7 +114,7 @@ def load_clip(
     Raises:
         InputError: The file is something else, tensors are missing or left over, or open_clip is missing.
     """
-    open_clip = _open_clip()
+    open_clip = require("open_clip", "the extra `clip` of this package")
     config = open_clip.get_model_config(model_name)
     if config is None:
         raise InputError(f"open_clip has no model {model_name!r}: UniAnimate uses ViT-H-14")
@@ -159,13 +159,3 @@ def _check_tensors(given: dict[str, Any], wanted: dict[str, Any], path: str | Pa
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _open_clip() -> ModuleType:
-    try:
-        import open_clip
-    except ImportError as error:
-        raise InputError('CLIP needs open_clip: pip install "unianimate[clip]"') from error
-    except RuntimeError as error:  # torchvision's, when it was built for another torch
-        raise InputError(f"open_clip cannot start ({error}): install the torchvision that fits this torch") from error
-    return open_clip

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..errors import InputError
+from ..optional import require
 from .keypoints import MotionTrack
 
 # Limbs as pairs of body joints, in drawing order: later ones cover earlier ones.
@@ -52,7 +53,7 @@ def draw_motion(track: MotionTrack, width: int, height: int) -> np.ndarray:
     Raises:
         InputError: A size is not a positive whole number, or OpenCV is not installed.
     """
-    cv2 = _opencv()
+    cv2 = require("cv2", "the package opencv-python-headless")
     _check_size(width, height)
     pictures = np.zeros((len(track), height, width, 3), np.uint8)  # f H W 3
     for picture, body, hands in zip(pictures, track.body, track.hands, strict=True):
@@ -74,7 +75,7 @@ def draw_frames(track: MotionTrack, width: int, height: int) -> Iterator[np.ndar
     Raises:
         InputError: A size is not a positive whole number, or OpenCV is not installed.
     """
-    cv2 = _opencv()
+    cv2 = require("cv2", "the package opencv-python-headless")
     _check_size(width, height)
     blank = (np.zeros((height, width, 3), np.uint8) for _ in range(len(track)))  # H W 3
     return (_draw(cv2, *frame) for frame in zip(blank, track.body, track.hands, strict=True))
@@ -121,12 +122,3 @@ def _check_size(width: int, height: int) -> None:
     for name, side in (("width", width), ("height", height)):
         if not isinstance(side, (int, np.integer)) or side < 1:
             raise InputError(f"The {name} to draw at is {side!r}; give a whole number of pixels, 1 or more.")
-
-
-def _opencv():
-    try:
-        import cv2
-    except ImportError as error:
-        message = "Drawing poses needs OpenCV, which cannot be imported: install the package opencv-python-headless."
-        raise InputError(message) from error
-    return cv2

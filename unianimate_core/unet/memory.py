@@ -6,14 +6,15 @@ import torch
 
 from .config import UNetConfig
 
-HIDDEN_STATES = 42
-"""Values alive at the worst moment, in units of one value per cell, frame and channel of the network's width.
-`benchmarks/unet.py` counts it: the feed-forward of the first temporal transformer holds the most."""
-
 
 def activation_bytes(config: UNetConfig, frames: int, height: int, width: int, dtype: torch.dtype) -> int:
-    """Peak bytes of one forward pass over latents of f frames of h x w, the reference frame not counted in f."""
-    return (frames + 1) * height * width * config.width * HIDDEN_STATES * dtype.itemsize
+    """Peak bytes of one forward pass over latents of f frames of h x w, the reference frame not counted in f.
+
+    Counted by `benchmarks/peak.py` with an attention that holds no scores. The most is alive in the feed-forward of a
+    transformer at full size: in the first temporal one where that is wide, as in the public checkpoint.
+    """
+    values = max((24 + config.residual_blocks) * config.width, 20 * config.first_temporal_width + 2 * config.width)
+    return (frames + 1) * height * width * values * dtype.itemsize
 
 
 def available_bytes(device: torch.device) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError
+from ..optional import require
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +41,7 @@ def read_picture(path: str | Path) -> torch.Tensor:
         raise InputError(f"no picture at {path}: check the path")
     if not path.is_file():
         raise InputError(f"{path} is not a file: give a picture")
-    image_module = _pillow()
+    image_module = require("PIL.Image", "the extra `standalone` of this package")
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes): copy or download it again")
@@ -101,11 +101,3 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         grey = np.asarray(image).astype(np.float32).clip(0, 65535) / 65535
         return np.repeat(grey[..., None], 3, axis=2)
     return np.asarray(image.convert("RGB")).astype(np.float32) / np.float32(255)
-
-
-def _pillow() -> ModuleType:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise InputError('reading pictures needs Pillow: pip install "unianimate[standalone]"') from error
-    return Image

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from .writing import BT709, require_pyav
+from ..optional import require
+from .writing import BT709
 
 if TYPE_CHECKING:
     import av
@@ -27,7 +28,7 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
         InputError: The file is missing or holds no readable video, or PyAV is missing.
     """
     path = Path(path)
-    pyav = require_pyav()
+    pyav = require("av", "the extra `standalone` of this package")
     if not path.is_file():
         raise InputError(f"no video at {path}: check the path")
     try:

@@ -9,13 +9,14 @@ import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError
+from ..optional import require
 
 BT709 = 1  # the code for primaries, transfer and matrix in H.264 and VP9 alike
 LIMITED_RANGE = 1
@@ -110,9 +111,9 @@ class VideoWriter:
         self._overwrite = overwrite
         self._format = _FORMATS[self.path.suffix.lower()]
         self._partial = self.path.with_name(f".unianimate-{secrets.token_hex(6)}.partial")
-        self._av = require_pyav()
+        self._av = require("av", "the extra `standalone` of this package")
         if self._format.codec not in self._av.codecs_available:
-            raise InputError(f"this PyAV cannot write {self.path.suffix} (no {self._format.codec}): pip install -U av")
+            raise InputError(f"this PyAV cannot write {self.path.suffix} (no {self._format.codec}): install a newer av")
         self._container: Any = None
         self._stream: Any = None
         self._closed = False
@@ -227,10 +228,7 @@ def _to_uint8(frame: torch.Tensor | np.ndarray) -> np.ndarray:
 
 def _to_palette(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The best 256 colours for one frame. Pillow's octree takes a fiftieth of FFmpeg's palettegen's time."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise InputError('writing a GIF needs Pillow: pip install "unianimate[standalone]"') from error
+    Image = require("PIL.Image", "the extra `standalone` of this package")
     image = Image.fromarray(pixels)
     colours = image.quantize(256, method=Image.Quantize.FASTOCTREE)
     indices = np.asarray(image.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG))  # h w
@@ -238,12 +236,3 @@ def _to_palette(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rgb = np.array(colours.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
     palette[: len(rgb), 1:] = rgb
     return indices, palette
-
-
-def require_pyav() -> ModuleType:
-    """The av package, or an InputError which says how to get it."""
-    try:
-        import av
-    except ImportError as error:
-        raise InputError('reading and writing video needs PyAV: pip install "unianimate[standalone]"') from error
-    return av
