@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import resource
 import stat
 import sys
 from pathlib import Path
@@ -11,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from synthetic import GOLDEN, golden_weights
+from synthetic import GOLDEN
 
 from unianimate_core import InputError, load_unet
 from unianimate_core.checkpoint import check_finite, describe, read_tensors, save_tensors, unet_tensors
+from unianimate_core.cli import SMALL_UNET
 
 FORMATS = ("safetensors", "zip", "legacy")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions and limits")
@@ -72,11 +72,6 @@ def test_levels_and_other_entries_of_pickles(tmp_path, form):
     assert not any(tensor.requires_grad for tensor in read.values())
 
 
-def test_metadata_is_returned(tmp_path):
-    save_file(tensors(), tmp_path / "a", metadata={"format": "pt", "unianimate": "untrained"})
-    assert read_tensors(tmp_path / "a")[1] == {"format": "pt", "unianimate": "untrained"}
-
-
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("group", [1, 64 << 20])
@@ -107,24 +102,14 @@ def test_writing_to_loaded_tensors_does_not_alter_the_file(tmp_path, form):
     assert_same(read_tensors(path)[0], tensors())
 
 
-def cuts(data, form):
-    points = [1, 4, 7, 8, 9, 20, 40, len(data) // 2, len(data) - 100, len(data) - 1]
-    if form == "safetensors":
-        header = 8 + int.from_bytes(data[:8], "little")
-        points += [header - 1, header, header + 1]
-    return points
-
-
 @pytest.mark.parametrize("form", FORMATS)
 def test_truncated_files(tmp_path, form):
     data = write({"state_dict": tensors()} if form != "safetensors" else tensors(), tmp_path / "a", form).read_bytes()
-    for cut in cuts(data, form):
+    header = 8 + int.from_bytes(data[:8], "little") if form == "safetensors" else 30
+    for cut in (1, 4, 7, 8, 9, 20, header - 1, header, header + 1, len(data) // 2, len(data) - 100, len(data) - 1):
         (tmp_path / "cut").write_bytes(data[:cut])
-        message = refused(tmp_path / "cut", "truncated|the download is complete")
-        assert "\n" not in message
-        assert len(message) < 400 + len(str(tmp_path))
-        if cut > 8:
-            assert "truncated" in message, cut
+        message = refused(tmp_path / "cut", "truncated" if cut > 8 else "truncated|the download is complete")
+        assert len(message.splitlines()) == 1
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -219,11 +204,10 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, form, insist, monkeyp
 
 
 def test_a_wrappers_prefix_is_taken_off(tmp_path):
-    weights = golden_weights()
+    weights = load_file(SMALL_UNET)
     for prefix in ("", "module.", "model.diffusion_model.", "diffusion_model."):
-        wrapped = {prefix + name: tensor for name, tensor in weights.items()}
-        if prefix:
-            wrapped["first_stage_model.decoder.conv_in.weight"] = torch.zeros(1)
+        others = {"first_stage_model.decoder.conv_in.weight": torch.zeros(1)} if prefix else {}
+        wrapped = {prefix + name: tensor for name, tensor in weights.items()} | others
         assert_same(unet_tensors(wrapped), weights)
     unet = load_unet(write({"state_dict": wrapped, "step": 1}, tmp_path / "a.pth", "zip"), dtype=None)
     assert_same(unet.state_dict(), weights)
@@ -368,6 +352,8 @@ def test_saving_round_trips_also_where_memory_is_shared(tmp_path):
 
 @posix
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
+    import resource
+
     path = tmp_path / "a.safetensors"
     save_tensors({"old": torch.ones(3)}, path)
     before = path.read_bytes()

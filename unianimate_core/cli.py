@@ -255,8 +255,11 @@ def _check_target(target: Path, source: Path, overwrite: bool) -> None:
         raise InputError(f"{target} exists: choose another name, or pass --overwrite")
     if not target.parent.is_dir():
         raise InputError(f"there is no folder {target.parent}: create it first")
-    with tempfile.TemporaryFile(dir=target.parent):  # permissions alone do not tell: a read-only mount, a full disk
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):  # permissions do not tell all: a read-only mount, a full disk
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {target} ({error.strerror or error}): choose another place") from error
 
 
 def _peek(path: Path) -> tuple[UNetConfig, int, dict[str, str]]:
