@@ -1,12 +1,17 @@
 """Fixtures of the tests that run in a real ComfyUI; see comfy_host.py and comfy_server.py."""
 
+import io
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+import torch
 from comfy_host import Host, HostUnavailable, find_or_make_host
 from comfy_server import ComfyServer
+from graphs import ASSETS, IMAGE, PROBE, ROOT, SMALL_VAE, TOKENS, picture_of_working_size
+from PIL import Image
+from safetensors.torch import save_file
+from synthetic import golden_weights
 
 
 @pytest.fixture(scope="session")
@@ -29,15 +34,24 @@ def comfy_host(pytestconfig: pytest.Config) -> Host:
 
 
 @pytest.fixture(scope="session")
-def comfy_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The models folder of the shared server. Put model files in it at any time: the server sees new files at once."""
-    models = tmp_path_factory.mktemp("comfyui") / "models"
-    models.mkdir()
-    return models
-
-
-@pytest.fixture(scope="session")
-def comfy(comfy_host: Host, comfy_models: Path) -> Iterator[ComfyServer]:
-    """A running server with our pack, shared by all tests."""
-    with ComfyServer(comfy_host, comfy_models.parent) as server:
+def comfy(comfy_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """A running server with our pack, small synthetic weights, and a pack of probes; shared by all tests."""
+    base = tmp_path_factory.mktemp("comfyui")
+    models = base / "models" / "diffusion_models"
+    models.mkdir(parents=True)
+    weights = golden_weights()
+    save_file(weights, models / "bare.safetensors")
+    save_file(weights | {"empty_prompt": TOKENS}, models / "golden.safetensors")
+    torch.save({"state_dict": weights | {"empty_prompt": TOKENS}, "step": 1}, models / "golden.pth")
+    (models / "broken.safetensors").write_bytes((models / "bare.safetensors").read_bytes()[:1_000_000])
+    (models / "vae.safetensors").write_bytes((ASSETS / "vae" / SMALL_VAE).read_bytes())
+    save_file({"text": TOKENS[None], "image": IMAGE}, base / "probe.safetensors")
+    probe = base / "custom_nodes" / "probe"
+    probe.mkdir(parents=True)
+    (probe / "__init__.py").write_text(PROBE)
+    with ComfyServer(comfy_host, base) as server:
+        png = io.BytesIO()
+        Image.fromarray(picture_of_working_size()).save(png, "PNG")
+        server.put_input("reference.png", png.getvalue())
+        server.put_input("person.jpg", ROOT / "examples" / "person.jpg")
         yield server

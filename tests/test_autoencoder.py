@@ -229,9 +229,9 @@ def test_a_missing_a_strange_and_a_resized_tensor(tmp_path, kl, tiny, layout):
         "tiny": ("decoder.layers.3.conv.0.weight",) * 2,
     }[layout]
     path = tmp_path / "a.safetensors"
-    with pytest.raises(InputError, match=f"missing: .*{message}"):
+    with pytest.raises(InputError, match=rf"missing \(.*{message}"):
         load_autoencoder(save({n: t for n, t in whole.items() if n != name}, path))
-    with pytest.raises(InputError, match=f"another size: .*{message}"):
+    with pytest.raises(InputError, match=rf"another shape \(.*{message}"):
         load_autoencoder(save(whole | {name: torch.zeros(2, 2, 3, 3)}, path))
     for strange in ("stranger.weight", "decoder.stranger.weight"):
         with pytest.raises(InputError, match=r"stranger|SD's has"):
@@ -252,10 +252,10 @@ def test_other_models_are_named(tmp_path, kl, tiny):
         ({"dwpose_embedding.0.weight": torch.zeros(2), "x.A_log": torch.zeros(2)}, "UniAnimate"),
         ({"visual.conv1.weight": torch.zeros(2)}, "OpenCLIP"),
         ({n: t for n, t in ldm.items() if n.startswith("decoder")}, "not an autoencoder"),
-        ({n: t for n, t in to_taesd(tiny.state_dict()).items() if n.startswith("taesd_decoder")}, "missing: encoder"),
+        ({n: t for n, t in to_taesd(tiny.state_dict()).items() if n.startswith("taesd_decoder")}, r"missing \(encoder"),
         (prefixed | {"conditioner.embedders.0.x": torch.zeros(2)}, "SDXL"),
         (wide.state_dict(), "16 latent channels"),
-        (AutoencoderTiny(latent_channels=16).state_dict(), "another size"),
+        (AutoencoderTiny(latent_channels=16).state_dict(), "another shape"),
         (shallow.state_dict(), "1 levels"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -158,7 +158,7 @@ BAD_OPTIONS = [
     ({"motion": "person.png"}, "person.png", "not text"),
     ({"reference_pose": "missing.json"}, "missing.json"),
     ({"output": "out.avi"}, "out.avi", ".mp4"),
-    ({"output": "out"}, "video format"),
+    ({"output": "out"}, "must end in one of .mp4"),
     ({"output": "none/out.mp4"}, "no folder none"),
 ]
 
@@ -312,7 +312,7 @@ def test_convert_refuses(tmp_path, command, monkeypatch):
     before = target.read_bytes()
     refused(command, ["convert", cli.SMALL_VAE, target, "--overwrite"], "not a UniAnimate model", "TAESD")
     assert target.read_bytes() == before
-    refused(command, ["convert", source, tmp_path / "a.pth"], "must end in .safetensors")
+    refused(command, ["convert", source, tmp_path / "a.pth"], "must end in one of .safetensors")
     refused(command, ["convert", source, tmp_path / "none" / "a.safetensors"], "no folder")
     (tmp_path / "b.safetensors").mkdir()
     refused(command, ["convert", source, tmp_path / "b.safetensors", "--overwrite"], "is a folder")

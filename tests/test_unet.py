@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -98,12 +99,12 @@ def test_every_tensor_of_the_public_checkpoint_finds_its_place():
 def test_a_missing_tensor_is_named(drop):
     weights = golden_weights()
     del weights[drop]
-    with pytest.raises(InputError, match=r"missing|unknown|another shape|lacks"):
+    with pytest.raises(InputError, match=re.escape(drop)):
         load_unet(weights)
 
 
 def test_left_over_and_reshaped_tensors_are_named():
-    with pytest.raises(InputError, match=r"1 unknown \(surprise\)"):
+    with pytest.raises(InputError, match=r"1 left over \(surprise\)"):
         load_unet(golden_weights() | {"surprise": torch.zeros(1)})
     with pytest.raises(InputError, match=r"out.0.bias \(3,\) instead of \(64,\)"):
         load_unet(golden_weights() | {"out.0.bias": torch.zeros(3)})

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageSequence
 
 from unianimate_core.errors import InputError
-from unianimate_core.video import VideoWriter, check_output, read_video
+from unianimate_core.output import check_output
+from unianimate_core.video import VideoWriter, read_video
 
 SUFFIXES = [".mp4", ".mov", ".mkv", ".webm", ".gif"]
 CODECS = {".mp4": "h264", ".mov": "h264", ".mkv": "h264", ".webm": "vp9", ".gif": "gif"}
@@ -210,11 +211,11 @@ def test_a_full_disk_is_an_input_error_and_leaves_nothing(tmp_path):
 def test_an_existing_file_is_kept_unless_told(tmp_path, moving):
     path = write(tmp_path / "a.mkv", moving)
     before = path.read_bytes()
-    for attempt in (lambda: check_output(path), lambda: VideoWriter(path, 64, 96)):
+    for attempt in (lambda: check_output(path, SUFFIXES), lambda: VideoWriter(path, 64, 96)):
         with pytest.raises(InputError, match="--overwrite"):
             attempt()
     assert path.read_bytes() == before
-    assert check_output(path, overwrite=True) == path
+    assert check_output(path, SUFFIXES, overwrite=True) == path
     write(path, moving[::-1], overwrite=True)
     assert path.read_bytes() != before
 
@@ -233,7 +234,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path, moving):
 @pytest.mark.parametrize("name", ["a", "a.avi", "a.png", "mp4"])
 def test_an_unknown_suffix_names_the_known_ones(tmp_path, name):
     with pytest.raises(InputError, match=r"\.mp4, \.mov, \.mkv, \.webm, \.gif"):
-        check_output(tmp_path / name)
+        check_output(tmp_path / name, SUFFIXES)
 
 
 def test_outputs_that_cannot_be_written(tmp_path):
@@ -246,15 +247,15 @@ def test_outputs_that_cannot_be_written(tmp_path):
         (tmp_path / ("x" * 300 + ".mp4"), "cannot write"),
     ]:
         with pytest.raises(InputError, match=message):
-            check_output(path)
-    assert check_output(tmp_path / "A.MP4") == tmp_path / "A.MP4"
+            check_output(path, SUFFIXES)
+    assert check_output(tmp_path / "A.MP4", SUFFIXES) == tmp_path / "A.MP4"
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.mp4"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a folder that even root cannot write to")
 def test_an_unwritable_folder_is_an_input_error():
     with pytest.raises(InputError, match="cannot write"):
-        check_output("/proc/a.mp4")
+        check_output("/proc/a.mp4", SUFFIXES)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint import describe, read_tensors
+from .checkpoint import check_finite, check_shapes, describe, read_tensors
 from .errors import InputError
 from .optional import require
 
@@ -154,7 +154,8 @@ def load_autoencoder(
             model = kind(**config)
     except ValueError as error:
         raise InputError(f"{path} has sizes that no known autoencoder has ({error})") from error
-    _check_tensors(tensors, model.state_dict(), path)
+    check_shapes(tensors, model.state_dict(), f"{path} is not an autoencoder for SD 1.5's latents")
+    check_finite(tensors, str(path))
     model.load_state_dict({name: tensor.to(device, dtype) for name, tensor in tensors.items()}, assign=True)
     return Autoencoder(model, gain, offset)
 
@@ -183,7 +184,7 @@ def _kl_tensors(tensors: Tensors, path: str | Path) -> Tensors:
         return {old.sub(lambda m: f".{OLD_ATTENTION[m[1]]}", name): tensor for name, tensor in tensors.items()}
     levels = 1 + max((int(m[1]) for name in tensors if (m := re.match(r"encoder\.down\.(\d+)\.", name))), default=-1)
     if strange := [name for name in tensors if not name.startswith(LDM_PARTS)]:
-        raise InputError(f"{path} has tensors that a VAE has not: {_some(strange)}")
+        raise InputError(f"{path} has tensors that a VAE has not: {', '.join(strange[:3])}")
     single_file = require("diffusers.loaders.single_file_utils", "the extra `standalone` of this package")
     if not hasattr(single_file, "convert_ldm_vae_checkpoint"):
         raise InputError("this diffusers cannot read SD's VAE in LDM's layout: install diffusers 0.42")
@@ -213,22 +214,6 @@ def _kl_config(tensors: Tensors, path: str | Path) -> dict[str, Any]:
         "layers_per_block": layers,
         "latent_channels": channels,
     }
-
-
-def _check_tensors(given: Tensors, wanted: Tensors, path: str | Path) -> None:
-    problems = []
-    if missing := [name for name in wanted if name not in given]:
-        problems.append(f"missing: {_some(missing)}")
-    if left := [name for name in given if name not in wanted]:
-        problems.append(f"left over: {_some(left)}")
-    if wrong := [name for name in given if name in wanted and given[name].shape != wanted[name].shape]:
-        problems.append(f"of another size: {_some(wrong)}")
-    if problems:
-        raise InputError(f"{path} is not an autoencoder for SD 1.5's latents; tensors {'; '.join(problems)}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _check_latents(latents: torch.Tensor) -> None:

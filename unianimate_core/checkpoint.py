@@ -23,6 +23,7 @@ from .errors import InputError
 GROUP_BYTES = 64 << 20
 PREFIXES = ("", "module.", "model.diffusion_model.", "diffusion_model.")
 UNIANIMATE = "a UniAnimate model with temporal transformers"
+MAX_HEADER = 100 << 20  # bytes, by the definition of safetensors
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's files begin since 1.6, and before
 
 Tensors = dict[str, torch.Tensor]
@@ -46,7 +47,7 @@ def read_tensors(
     """
     path = Path(path)
     head = _read_head(path)
-    pickled = head.startswith((ZIP, PICKLE))
+    pickled = not _begins_safetensors(head)
     # PyTorch cannot map its old format, and opens a path that ends in .safetensors as such, whatever it holds.
     mapped = not pickled or (head.startswith(ZIP) and path.suffix != ".safetensors")
 
@@ -108,6 +109,35 @@ def unet_tensors(tensors: dict[str, torch.Tensor], source: str = "the checkpoint
     )
 
 
+def check_shapes(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], what: str) -> None:
+    """Compare a checkpoint's tensors with those of the network that they are for.
+
+    Args:
+        given: The checkpoint's.
+        wanted: The network's, which may be on the ``meta`` device.
+        what: Begins the message: which file is not which model.
+
+    Raises:
+        InputError: Tensors are missing, left over, or of another shape; the message names the first of each.
+    """
+    faults = {
+        "missing": [name for name in wanted if name not in given],
+        "left over": [name for name in given if name not in wanted],
+        "of another shape": [
+            f"{name} {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
+            for name, tensor in given.items()
+            if name in wanted and tensor.shape != wanted[name].shape
+        ],
+    }
+    shown = [
+        f"{len(names)} {fault} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for fault, names in faults.items()
+        if names
+    ]
+    if shown:
+        raise InputError(f"{what}: tensors {'; '.join(shown)}. Download it again, or choose another file")
+
+
 def check_finite(tensors: Mapping[str, torch.Tensor], source: str = "the checkpoint") -> None:
     """Raise InputError where a weight is NaN or infinite."""
     for name, tensor in tensors.items():
@@ -167,14 +197,18 @@ def _read_head(path: Path) -> bytes:
         raise InputError(f"cannot read {path} ({error.strerror or error}): check its permissions") from error
     if not head:
         raise InputError(f"{path} is empty (0 bytes): download or copy it again")
-    if head.startswith((ZIP, PICKLE)):
-        return head
-    if head[8:9] != b"{":
+    if _begins_safetensors(head):
+        header = 8 + struct.unpack("<Q", head[:8])[0]
+        if header > size:
+            raise InputError(f"{path} is truncated: it has {size} bytes, its header alone {header}. Download it again")
+    elif not head.startswith((ZIP, PICKLE)):
         raise InputError(f"{path} ({size} bytes) is not a checkpoint: {_describe_bytes(head)}")
-    header = 8 + struct.unpack("<Q", head[:8])[0]
-    if header > size:
-        raise InputError(f"{path} is truncated: it has {size} bytes, its header alone {header}. Download it again")
     return head
+
+
+def _begins_safetensors(head: bytes) -> bool:
+    """The length of a JSON header, 8 bytes that may begin as a pickle does; then the header."""
+    return head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= MAX_HEADER
 
 
 def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:

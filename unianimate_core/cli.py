@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -18,6 +17,7 @@ import torch
 
 from .checkpoint import UNIANIMATE, check_finite, describe, read_tensors, save_tensors, unet_tensors
 from .errors import InputError
+from .output import check_output
 
 if TYPE_CHECKING:
     from .animate import Settings
@@ -168,7 +168,9 @@ def convert(
     from .clip import load_clip
     from .unet.config import EMPTY_PROMPT
 
-    _check_target(target, source, overwrite)
+    check_output(target, (".safetensors",), overwrite)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"{target} is the source itself: choose another name")
     config, _, _ = _peek(source)
     added = {}
     if clip is not None:
@@ -242,24 +244,6 @@ def _device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {name} cannot be used ({reason}): leave it out, or choose cpu") from error
     return device
-
-
-def _check_target(target: Path, source: Path, overwrite: bool) -> None:
-    if target.suffix != ".safetensors":
-        raise InputError(f"{target} must end in .safetensors")
-    if target.is_dir():
-        raise InputError(f"{target} is a folder: give a file name")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"{target} is the source itself: choose another name")
-    if target.exists() and not overwrite:
-        raise InputError(f"{target} exists: choose another name, or pass --overwrite")
-    if not target.parent.is_dir():
-        raise InputError(f"there is no folder {target.parent}: create it first")
-    try:
-        with tempfile.TemporaryFile(dir=target.parent):  # permissions do not tell all: a read-only mount, a full disk
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write {target} ({error.strerror or error}): choose another place") from error
 
 
 def _peek(path: Path) -> tuple[UNetConfig, int, dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .checkpoint import describe, read_tensors
+from .checkpoint import check_finite, check_shapes, describe, read_tensors
 from .errors import InputError
 from .optional import require
 
@@ -133,9 +133,10 @@ def load_clip(
     def needed(name: str) -> bool:
         return name not in UNUSED and (vision if name.startswith("visual.") else text)
 
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if needed(name)}
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if needed(name)}
     given = {name: tensor for name, tensor in tensors.items() if needed(name)}
-    _check_tensors({name: tensor.shape for name, tensor in given.items()}, wanted, path, model_name)
+    check_shapes(given, wanted, f"{path} is not OpenCLIP's {model_name}")
+    check_finite(given, str(path))
     if not vision:
         del model.visual
     if not text:
@@ -143,19 +144,3 @@ def load_clip(
     del model.text_projection, model.attn_mask, model.logit_scale
     model.load_state_dict(given, assign=True)
     return ClipEncoder(model.to(device=device, dtype=dtype), vision, text)
-
-
-def _check_tensors(given: dict[str, Any], wanted: dict[str, Any], path: str | Path, model_name: str) -> None:
-    problems = []
-    if missing := [name for name in wanted if name not in given]:
-        problems.append(f"missing: {_some(missing)}")
-    if left := [name for name in given if name not in wanted]:
-        problems.append(f"left over: {_some(left)}")
-    if wrong := [name for name in given if name in wanted and given[name] != wanted[name]]:
-        problems.append(f"of another size: {_some(wrong)}")
-    if problems:
-        raise InputError(f"{path} is not OpenCLIP's {model_name}; tensors {'; '.join(problems)}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -71,7 +71,7 @@ class UNetConfig:
             else:
                 if new_level:
                     multipliers.append(shape(f"input_blocks.{block}.0.in_layers.2.weight")[0] // width)
-                    attention_levels.append(f"input_blocks.{block}.1.proj_in.weight" in tensors)
+                    attention_levels.append(any(name.startswith(f"input_blocks.{block}.1.") for name in tensors))
                     residual_blocks = 0
                     new_level = False
                 residual_blocks += 1

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_finite, read_tensors, unet_tensors
-from ..errors import InputError
+from ..checkpoint import check_finite, check_shapes, read_tensors, unet_tensors
 from .config import UNetConfig
 from .network import UNet
 
@@ -53,19 +52,5 @@ def check_keys(tensors: Mapping[str, Tensor], name: str = "the checkpoint") -> U
         InputError: A tensor is missing, left over, or of another shape than the network's.
     """
     config = UNetConfig.from_tensors(tensors)
-    expected = {key: tuple(parameter.shape) for key, parameter in UNet(config, device="meta").state_dict().items()}
-    missing = [key for key in expected if key not in tensors]
-    surplus = [key for key in tensors if key not in expected]
-    reshaped = [
-        f"{key} {tuple(tensors[key].shape)} instead of {shape}"
-        for key, shape in expected.items()
-        if key in tensors and tuple(tensors[key].shape) != shape
-    ]
-    faults = [
-        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
-        for what, keys in (("missing", missing), ("unknown", surplus), ("of another shape", reshaped))
-        if keys
-    ]
-    if faults:
-        raise InputError(f"{name} does not fit the network: tensors {'; '.join(faults)}. Download or convert it again")
+    check_shapes(tensors, UNet(config, device="meta").state_dict(), f"{name} does not fit the network")
     return config

@@ -2,6 +2,6 @@
 
 from .pictures import fit_picture, read_picture
 from .reading import read_video
-from .writing import VideoWriter, check_output
+from .writing import VideoWriter
 
-__all__ = ["VideoWriter", "check_output", "fit_picture", "read_picture", "read_video"]
+__all__ = ["VideoWriter", "fit_picture", "read_picture", "read_video"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import secrets
-import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from ..errors import InputError
 from ..optional import require
+from ..output import check_output
 
 BT709 = 1  # the code for primaries, transfer and matrix in H.264 and VP9 alike
 LIMITED_RANGE = 1
@@ -43,36 +43,6 @@ _FORMATS = {
 }
 
 
-def check_output(path: str | Path, overwrite: bool = False) -> Path:
-    """Make sure, before long work starts, that a video can be written here.
-
-    Args:
-        path: The file to write; its suffix chooses the format.
-        overwrite: Whether an existing file may be replaced.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: The suffix is unknown, the file exists, or the folder is missing or cannot be written to.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise InputError(f"cannot tell a video format from {path.name!r}: end its name in one of {', '.join(_FORMATS)}")
-    try:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder: give a file name")
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists: choose another name, or pass --overwrite")
-        if not path.parent.is_dir():
-            raise InputError(f"there is no folder {path.parent}: create it first")
-        with tempfile.TemporaryFile(dir=path.parent):  # permissions alone do not tell: a read-only mount, a full disk
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror or error}): choose another place") from error
-    return path
-
-
 class VideoWriter:
     """Writes frames to a video file, group by group; a context manager.
 
@@ -93,13 +63,13 @@ class VideoWriter:
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        InputError: As :func:`check_output`; or a size below 1, or fps not in 0.1–1000 (GIF: –50); or PyAV is missing.
+        InputError: As `check_output`; or a size below 1, or fps not in 0.1–1000 (GIF: –50); or PyAV is missing.
     """
 
     def __init__(
         self, path: str | Path, width: int, height: int, fps: float | Fraction = 30.0, overwrite: bool = False
     ) -> None:
-        self.path = check_output(path, overwrite)
+        self.path = check_output(path, _FORMATS, overwrite)
         if width < 1 or height < 1:
             raise InputError(f"a video cannot be {width}×{height}: both must be at least 1")
         fastest = 50 if self.path.suffix.lower() == ".gif" else 1000  # players slow a GIF down beyond 50
