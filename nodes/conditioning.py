@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import comfy.latent_formats
 import comfy.model_management
-import comfy.utils
 import torch
 from comfy_api.latest import io
 from einops import rearrange
@@ -12,10 +11,12 @@ from einops import rearrange
 from ..unianimate_core.diffusion.noise import CLIP_PRIOR
 from ..unianimate_core.errors import InputError
 from ..unianimate_core.unet import Conditions
+from ..unianimate_core.unet.config import PIXELS_PER_LATENT, check_size
+from ..unianimate_core.unet.memory import require_memory
+from ..unianimate_core.video import fit_picture
 from .model import CONDITIONS, NOISE_PRIOR
 
 CATEGORY = "UniAnimate/conditioning"
-VAE_SCALE = 8
 
 
 class UniAnimateConditioning(io.ComfyNode):
@@ -66,7 +67,9 @@ class UniAnimateConditioning(io.ComfyNode):
                     optional=True,
                     tooltip="The reference picture through CLIP Vision Encode (OpenCLIP ViT-H, crop: none).",
                 ),
-                io.Image.Input("reference_image", optional=True, tooltip="The person to animate."),
+                io.Image.Input(
+                    "reference_image", optional=True, tooltip="The person to animate; the first of several pictures."
+                ),
                 io.Image.Input("reference_pose", optional=True, tooltip="Drawn pose of the reference picture."),
                 io.Image.Input(
                     "first_frame",
@@ -98,6 +101,7 @@ class UniAnimateConditioning(io.ComfyNode):
         first_frame=None,
     ) -> io.NodeOutput:
         """Check everything, then encode the reference picture."""
+        check_size(width, height)
         frames = driving_pose.shape[0]
         if start_frame + length > frames:
             fits = (
@@ -109,19 +113,20 @@ class UniAnimateConditioning(io.ComfyNode):
                 f"driving_pose has {frames} frames, but start_frame {start_frame} and length {length} "
                 f"need {start_frame + length}: {fits}, or give a longer motion"
             )
-        _check_memory(length, width, height)
+        what = f"the pose pictures of {length} frames of {width} x {height}"
+        require_memory(length * 3 * width * height * 4, torch.device("cpu"), what, "Lower width, height or length")
         pose = _pixels(driving_pose[start_frame : start_frame + length], width, height)  # f 3 H W
         reference = None if reference_image is None else _pixels(reference_image[:1], width, height)  # 1 3 H W
         first = None if first_frame is None else _pixels(first_frame[-1:], width, height)  # 1 3 H W
 
         start = reference if reference is not None else first
-        latent = torch.zeros(1, 4, height // VAE_SCALE, width // VAE_SCALE)  # 1 4 h w
+        latent = torch.zeros(1, 4, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)  # 1 4 h w
         if start is not None:
             latent = vae.encode(rearrange(start, "1 c h w -> 1 h w c")).float().cpu()
-            if latent.shape[1:] != (4, height // VAE_SCALE, width // VAE_SCALE):
+            if latent.shape[1:] != (4, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT):
                 raise InputError(
                     f"the VAE makes latents of shape {tuple(latent.shape[1:])}, UniAnimate needs "
-                    f"{(4, height // VAE_SCALE, width // VAE_SCALE)}: choose Stable Diffusion 1.5's VAE"
+                    f"{(4, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)}: choose Stable Diffusion 1.5's VAE"
                 )
         image = None if clip_vision_output is None else clip_vision_output.image_embeds[:1]
         tokens = None if text is None else text[0][0][:1]
@@ -142,24 +147,13 @@ class UniAnimateConditioning(io.ComfyNode):
 
 
 def _pixels(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """An IMAGE b H W c as RGB pictures b 3 height width, 0-1, cropped to the aspect ratio."""
+    """An IMAGE b H W c as RGB pictures b 3 height width, 0-1, fitted as the library fits its pictures."""
     if image.shape[-1] not in (1, 3, 4):
         raise InputError(f"a picture has {image.shape[-1]} channels: give an RGB picture (3), or grey (1), or RGBA (4)")
-    pictures = image.movedim(-1, 1)[:, :3].expand(-1, 3, -1, -1)  # b 3 H W
-    if pictures.shape[2:] != (height, width):
-        pictures = comfy.utils.common_upscale(pictures, width, height, "bilinear", "center")
-    return pictures.float().clamp(0, 1)
-
-
-def _check_memory(frames: int, width: int, height: int) -> None:
-    """The pose pictures alone must fit; ComfyUI sees to the model's memory itself."""
-    needed = frames * 3 * width * height * 4
-    total = comfy.model_management.get_total_memory(torch.device("cpu"))
-    if needed > total:
-        raise InputError(
-            f"{frames} frames of {width} x {height} take {needed / 2**30:.0f} GiB for the pose pictures alone; "
-            f"this machine has {total / 2**30:.0f} GiB. Lower width, height or length"
-        )
+    pictures = image[..., :3].expand(*image.shape[:-1], 3).float()  # b H W 3
+    if pictures.shape[1:3] != (height, width):
+        pictures = torch.stack([fit_picture(picture, width, height)[0] for picture in pictures])
+    return rearrange(pictures, "b h w c -> b c h w").clamp(0, 1)
 
 
 NODES = [UniAnimateConditioning]

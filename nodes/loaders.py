@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..unianimate_core.pose import read_pose_frames
+from ..unianimate_core.errors import InputError
+from ..unianimate_core.pose import complete_frames, read_pose_frames
 from .model import load_model
 
 CATEGORY = "UniAnimate/loaders"
@@ -96,7 +98,11 @@ class LoadPoseKeypoints(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
         """Files come and go: ask the disk, not the list that was sent."""
-        return _path(file).exists() or f"{file} is not in ComfyUI's input folder: put it there, then press R"
+        try:
+            _path(file)
+        except InputError as error:
+            return str(error)
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **_: int) -> float:
@@ -106,9 +112,13 @@ class LoadPoseKeypoints(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, canvas_width: int, canvas_height: int) -> io.NodeOutput:
-        """Read the frames as they are; people are chosen where the pose is drawn."""
-        canvas = (canvas_width, canvas_height) if canvas_width and canvas_height else None
-        frames = read_pose_frames(_path(file), canvas)
+        """Read all people of all frames; one is chosen where the pose is drawn."""
+        if bool(canvas_width) != bool(canvas_height):
+            raise InputError(
+                f"canvas_width is {canvas_width} and canvas_height {canvas_height}: give both, or 0 for both"
+            )
+        canvas = (canvas_width, canvas_height) if canvas_width else None
+        frames = complete_frames(read_pose_frames(_path(file), canvas))
         return io.NodeOutput(frames, len(frames))
 
 
@@ -122,9 +132,14 @@ def _motion_files() -> list[str]:
 
 
 def _path(file: str) -> Path:
+    """A name from the dropdown as a path inside ComfyUI's input folder, or of our example."""
     if file == EXAMPLE:
-        return PACK / "examples" / "dance.json"
-    return Path(folder_paths.get_annotated_filepath(file))
+        return PACK / "samples" / "dance.json"
+    base = os.path.abspath(folder_paths.get_input_directory())
+    path = os.path.abspath(os.path.join(base, file))
+    if os.path.commonpath((base, path)) != base or path == base or not os.path.exists(path):
+        raise InputError(f"{file} is not in ComfyUI's input folder: put it there, then press R")
+    return Path(path)
 
 
 NODES = [LoadUniAnimateModel, LoadPoseKeypoints]

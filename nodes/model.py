@@ -6,6 +6,7 @@ other, or runs them apart, as memory allows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import comfy.conds
@@ -20,7 +21,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from einops import rearrange
 
-from ..unianimate_core.checkpoint import check_finite, read_tensors, unet_tensors
+from ..unianimate_core.checkpoint import check_finite, is_safetensors, read_tensors, unet_tensors
 from ..unianimate_core.diffusion import Schedule
 from ..unianimate_core.unet import Conditions, UNet, UNetConfig
 from ..unianimate_core.unet.loading import check_keys
@@ -28,6 +29,7 @@ from ..unianimate_core.unet.memory import activation_bytes
 
 CONDITIONS = "unianimate_conditions"
 NOISE_PRIOR = "unianimate_noise_prior"
+MEMORY_MARGIN = 1.1
 
 
 class HostUNet(UNet):
@@ -85,25 +87,31 @@ class UniAnimateModel(comfy.model_base.BaseModel):
         return {
             "c_concat": comfy.conds.CONDNoiseShape(rearrange(features.concat, "1 c f h w -> f c h w")),
             "c_crossattn": comfy.conds.CONDCrossAttn(features.context),
-            "reference": comfy.conds.CONDRegular(features.reference),
+            "reference": comfy.conds.CONDNoiseShape(features.reference),
         }
+
+    def memory_required(self, input_shape, cond_shapes=None):
+        """Core's estimate, with the reference frame counted."""
+        return super().memory_required([input_shape[0] + 1, *input_shape[1:]], cond_shapes or {})
 
 
 def noise_prior_wrapper(executor, guider, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs):
-    """Start from the reference noised to the prior's timestep, though the sampler starts at a noisier one.
+    """Start a new video from the reference noised to the prior's timestep, wherever the schedule starts.
 
-    The latent from the conditioning node is the reference picture in every frame; a sampler that begins above the
-    prior's noise level gets noise changed so that its own start becomes √ᾱ[p] · reference + √(1 − ᾱ[p]) · noise.
-    One that begins below it (denoise under 1) starts as usual.
+    The conditioning's latent is the reference picture in every frame. For a whole schedule, noise is changed so that
+    the sampler's own start becomes √ᾱ[p] · reference + √(1 − ᾱ[p]) · noise. One that starts lower (denoise under 1),
+    or goes on with a latent that is noised already, is left alone. A prior of 0 is pure noise.
     """
-    timestep = max((c.get(NOISE_PRIOR, 0) for conds in guider.conds.values() for c in conds), default=0)
-    sampling = guider.inner_model.model_sampling
-    start, prior = sigmas[0], sampling.sigmas[timestep].to(sigmas)
-    if timestep > 0 and start > prior and torch.count_nonzero(latent_image) > 0:
-        from_max = executor.class_obj.max_denoise(guider, sigmas)
-        scale = sampling.noise_scaling(start, torch.ones(1).to(sigmas), torch.zeros(1).to(sigmas), from_max)
-        wanted = (latent_image + prior * noise) * torch.sqrt((1 + start**2) / (1 + prior**2))
-        noise = (wanted - latent_image) / scale
+    priors = [cond[NOISE_PRIOR] for conds in guider.conds.values() for cond in conds if NOISE_PRIOR in cond]
+    if priors and torch.count_nonzero(noise) > 0:
+        timestep, schedule, start = max(priors), Schedule(), float(sigmas[0])
+        signal, share = (schedule.signal(timestep), schedule.noise(timestep)) if timestep else (0.0, 1.0)
+        if schedule.is_whole(sigmas.tolist()) or (timestep > 0 and schedule.sigma(timestep) < start):
+            sampling = guider.inner_model.model_sampling
+            from_max = executor.class_obj.max_denoise(guider, sigmas)
+            scale = sampling.noise_scaling(sigmas[0], torch.ones(1).to(sigmas), torch.zeros(1).to(sigmas), from_max)
+            wanted = (signal * latent_image + share * noise) * math.sqrt(1 + start**2)
+            noise = (wanted - latent_image) / scale
     return executor(guider, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs)
 
 
@@ -119,13 +127,13 @@ def load_model(path: str, dtype: torch.dtype | None = None, disable_dynamic: boo
         InputError: See `unianimate_core.load_unet`.
     """
     management = comfy.model_management
-    tensors = unet_tensors(_read(path), path)
-    check_finite(tensors, path)
+    tensors = unet_tensors(read_tensors(path)[0], path)  # mapped: only sizes and names are looked at yet
     config = check_keys(tensors, path)
 
     model_config = ModelConfig({"config": config})
-    per_cell = activation_bytes(config, 1023, 1, 1, torch.float16) / 1023 / torch.float16.itemsize
-    model_config.memory_usage_factor = per_cell / (0.01 * 1024**2)  # core's formula, solved for its factor
+    # Core's formula solved for its factor; the margin is for what the count does not see (workspaces, copies).
+    per_cell = activation_bytes(config, 0, 1, 1, torch.float16) / torch.float16.itemsize
+    model_config.memory_usage_factor = MEMORY_MARGIN * per_cell / (0.01 * 1024**2)
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     supported = list(model_config.supported_inference_dtypes)
     dtype = dtype or management.unet_dtype(
@@ -142,16 +150,13 @@ def load_model(path: str, dtype: torch.dtype | None = None, disable_dynamic: boo
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     if not management.is_device_cpu(offload_device):
         model.to(offload_device)
-    dynamic = getattr(patcher, "is_dynamic", lambda: False)()
-    model.load_model_weights(tensors, "", **({"assign": True} if dynamic else {}))
+    if getattr(patcher, "is_dynamic", lambda: False)() and is_safetensors(path):
+        tensors = comfy.utils.load_torch_file(path, safe_load=True)  # core's mapping, from which it streams weights
+    else:
+        tensors = read_tensors(path, dtype, offload_device)[0]
+    tensors = unet_tensors(tensors, path)
+    check_finite(tensors, path)
+    model.diffusion_model.load_state_dict(tensors, assign=True)  # the file's own tensors: nothing is held twice
     patcher.cached_patcher_init = (load_model, (path, dtype))
     patcher.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "unianimate_noise_prior", noise_prior_wrapper)
     return patcher
-
-
-def _read(path: str) -> dict[str, torch.Tensor]:
-    """Our reader says what is wrong with a file; core's maps safetensors so that it can stream weights from disk."""
-    tensors, _ = read_tensors(path)
-    if path.lower().endswith((".safetensors", ".sft")):
-        tensors = comfy.utils.load_torch_file(path, safe_load=True)
-    return tensors

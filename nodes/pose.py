@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import comfy.utils
 import torch
 from comfy_api.latest import io
 
 from ..unianimate_core.pose import FITS, MotionTrack, draw_frames, fit_track
+from ..unianimate_core.unet.memory import require_memory
 from .loaders import PoseKeypoint
 
 CATEGORY = "UniAnimate/pose"
@@ -44,6 +47,10 @@ class DrawPose(io.ComfyNode):
     def execute(cls, pose_keypoint: list[dict], width: int, height: int, fit: str, person: int) -> io.NodeOutput:
         """Draw frame by frame, with progress."""
         track = fit_track(MotionTrack.from_pose_keypoints(pose_keypoint, person), width, height, fit)
+        if lost := int((~track.present).sum()):
+            logging.warning("Draw UniAnimate Pose: %d of %d frames show no person; they are black", lost, len(track))
+        what = f"the pictures of {len(track)} frames of {width} x {height}"
+        require_memory(len(track) * height * width * 3 * 4, torch.device("cpu"), what, "Lower width or height")
         progress = comfy.utils.ProgressBar(len(track))
         pictures = torch.empty(len(track), height, width, 3)  # f H W 3
         for index, picture in enumerate(draw_frames(track, width, height)):

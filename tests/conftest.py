@@ -53,5 +53,5 @@ def comfy(comfy_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         png = io.BytesIO()
         Image.fromarray(picture_of_working_size()).save(png, "PNG")
         server.put_input("reference.png", png.getvalue())
-        server.put_input("person.jpg", ROOT / "examples" / "person.jpg")
+        server.put_input("person.jpg", ROOT / "samples" / "person.jpg")
         yield server

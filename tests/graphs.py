@@ -13,10 +13,11 @@ from synthetic import golden_weights, synth
 from unianimate_core import Conditions, draw_motion, load_unet, noise_prior, offset_noise, sample
 from unianimate_core.autoencoder import load_autoencoder
 from unianimate_core.pose import MotionTrack
+from unianimate_core.video import fit_picture
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "unianimate_core" / "assets"
-DANCE = ROOT / "examples" / "dance.json"
+DANCE = ROOT / "samples" / "dance.json"
 SMALL_VAE = "unianimate_small_vae.safetensors"
 WIDTH, HEIGHT, FRAMES, STEPS = 64, 96, 5, 6
 LATENT_SCALE = 0.18215  # of Stable Diffusion 1.5's latent format
@@ -75,7 +76,19 @@ class Report:
         network = model.model.diffusion_model
         return {"ui": {"forwards": network.forwards, "encodings": [network.encodings]}}
 
-NODE_CLASS_MAPPINGS = {"ProbeText": Text, "ProbeWatch": Watch, "ProbeReport": Report}
+class Models:
+    """Names the models that ComfyUI holds, and what our own asks for memory."""
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "test", "run", (), True
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"when": ("INT", {})}, "optional": {"model": ("MODEL",)}}
+    def run(self, when, model=None):
+        import comfy.model_management as management
+        needed = [] if model is None else [int(model.memory_required([f, 4, 12, 8])) for f in (1, 4, 16)]
+        held = [type(loaded.model.model).__name__ for loaded in management.current_loaded_models]
+        return {"ui": {"models": held, "needed": needed}}
+
+NODE_CLASS_MAPPINGS = {"ProbeModels": Models, "ProbeText": Text, "ProbeWatch": Watch, "ProbeReport": Report}
 '''
 
 
@@ -117,7 +130,7 @@ def ksampler(prompt: dict, sampler="ddim", scheduler="ddim_uniform", model="1", 
 SAVE_LATENT = {"14": {"class_type": "SaveLatent", "inputs": {"samples": ["13", 0], "filename_prefix": "latent"}}}
 
 
-def exact(prompt: dict, model="1", cfg=2.5, offset=0.1) -> dict:
+def exact(prompt: dict, model="1", cfg=2.5, offset=0.1, steps=STEPS) -> dict:
     guider = {"model": [model, 0], "positive": ["7", 0], "negative": ["7", 1], "cfg": cfg}
     sampler = {"noise": ["8", 0], "guider": ["9", 0], "sampler": ["10", 0], "sigmas": ["11", 0]}
     return (
@@ -128,7 +141,7 @@ def exact(prompt: dict, model="1", cfg=2.5, offset=0.1) -> dict:
             "10": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}},
             "11": {
                 "class_type": "UniAnimateScheduler",
-                "inputs": {"model": [model, 0], "steps": STEPS, "denoise": 1.0},
+                "inputs": {"model": [model, 0], "steps": steps, "denoise": 1.0},
             },
             "13": {"class_type": "SamplerCustomAdvanced", "inputs": sampler | {"latent_image": ["7", 2]}},
         }
@@ -142,11 +155,12 @@ def latents(server: ComfyServer, run: Run) -> torch.Tensor:
     return load_file(file)["latent_tensor"] * LATENT_SCALE
 
 
-def in_the_library(guidance=2.5, prior=949, offset=0.1, clean=False, **more) -> torch.Tensor:
+def in_the_library(guidance=2.5, prior=949, offset=0.1, steps=STEPS, clean=False, picture=None, **more) -> torch.Tensor:
     """The same video by the library's own sampling: f 4 h w; ``clean`` for the last estimate of x0, at sigma 0."""
     track = MotionTrack.from_pose_keypoints(json.loads(DANCE.read_text()))
     drawn = rearrange(torch.from_numpy(draw_motion(track, WIDTH, HEIGHT)), "f h w c -> f c h w") / 255
-    picture = rearrange(torch.from_numpy(picture_of_working_size()), "h w c -> 1 c h w") / 255
+    picture = picture_of_working_size() if picture is None else picture
+    picture = rearrange(fit_picture(torch.from_numpy(picture) / 255, WIDTH, HEIGHT)[0], "h w c -> 1 c h w")
     autoencoder = load_autoencoder(ASSETS / "vae" / SMALL_VAE)
     reference = autoencoder.encode(picture)
     conditions = Conditions(
@@ -158,6 +172,6 @@ def in_the_library(guidance=2.5, prior=949, offset=0.1, clean=False, **more) -> 
     x_T = noise_prior(reference, noise, prior) if prior else noise
     estimates = []
     x = sample(
-        load_unet(golden_weights()), x_T, conditions, STEPS, guidance, callback=lambda *s: estimates.append(s[2])
+        load_unet(golden_weights()), x_T, conditions, steps, guidance, callback=lambda *s: estimates.append(s[2])
     )
     return rearrange(estimates[-1] if clean else x, "1 c f h w -> f c h w")

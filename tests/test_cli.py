@@ -17,7 +17,7 @@ from synthetic import GOLDEN
 from unianimate_core import cli, load_unet
 from unianimate_core.video import read_video
 
-EXAMPLES = GOLDEN.parent.parent / "examples"
+EXAMPLES = GOLDEN.parent.parent / "samples"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -350,7 +350,8 @@ def test_inspect(tmp_path, command):
     for part in ("temporal transformers", "1.8 M parameters", "float16", "widths 32, 64", "context 64", "in the file"):
         assert part in out
     torch.save({"input_blocks.0.0.weight": torch.zeros(2)}, tmp_path / "vgen")
-    save_file({"dwpose_embedding.0.weight": torch.zeros(1), "a.A_log": torch.zeros(1)}, tmp_path / "mamba")
+    mamba = {name: tensor for name, tensor in load_file(cli.SMALL_UNET).items() if ".attn1." not in name}
+    save_file(mamba | {"input_blocks.0.1.A_log": torch.zeros(1)}, tmp_path / "mamba")
     kinds = {"TAESD": cli.SMALL_VAE, "without UniAnimate's": tmp_path / "vgen", "temporal Mamba": tmp_path / "mamba"}
     for kind, path in kinds.items():
         code, out, _ = command("inspect", path)

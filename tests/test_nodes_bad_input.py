@@ -4,12 +4,12 @@ import io
 import json
 import re
 
-import numpy as np
 import pytest
 import torch
 from comfy_server import PromptFailed, PromptRejected
-from graphs import DANCE, graph, ksampler, latents, picture_of_working_size
+from graphs import DANCE, exact, graph, ksampler, latents, picture_of_working_size
 from PIL import Image
+from synthetic import relative_error
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,11 @@ from PIL import Image
             "driving_pose has 280 frames, but start_frame 2 and length 300 need 302: lower length to 278",
         ),
         ({"start_frame": 280, "length": 1}, "lower start_frame below 280"),
-        ({"length": 200, "start_frame": 0, "width": 16384, "height": 16384}, "GiB for the pose pictures alone"),
+        ({"width": 100}, "width is 100: give a positive multiple of 8, for example 96 or 104"),
+        (
+            {"length": 200, "start_frame": 0, "width": 16384, "height": 16384},
+            "the pose pictures of 200 frames of 16384 x 16384 would take about 600.0 GiB",
+        ),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -32,6 +36,29 @@ def test_what_cannot_work_is_said_clearly(comfy, change, message):
     model = change.pop("model", "golden.safetensors")
     with pytest.raises(PromptFailed, match=re.escape(message)):
         comfy.queue(ksampler(graph(model, **change)))
+
+
+def test_pictures_larger_than_memory_are_refused_before_they_are_drawn(comfy):
+    prompt = graph()
+    prompt["5"]["inputs"] |= {"width": 16384, "height": 16384}
+    with pytest.raises(PromptFailed, match=r"280 frames of 16384 x 16384 would take about 840.0 GiB; .* are free"):
+        comfy.queue(ksampler(prompt))
+
+
+@pytest.mark.parametrize("file", ["../secret.json", "/etc/passwd", "..", "a/../../secret.json"])
+def test_motions_are_read_from_the_input_folder_alone(comfy, file):
+    (comfy.base / "secret.json").write_text("[]")
+    prompt = ksampler(graph())
+    prompt["4"]["inputs"]["file"] = file
+    with pytest.raises(PromptRejected, match="not in ComfyUI's input folder"):
+        comfy.queue(prompt)
+
+
+def test_half_a_canvas_is_refused(comfy):
+    prompt = graph()
+    prompt["4"]["inputs"]["canvas_width"] = 512
+    with pytest.raises(PromptFailed, match="canvas_width is 512 and canvas_height 0: give both"):
+        comfy.queue(ksampler(prompt))
 
 
 def test_a_latent_of_another_length_is_refused_before_sampling(comfy):
@@ -81,16 +108,20 @@ def test_a_motion_without_people_is_refused_and_one_with_gaps_is_drawn(comfy):
         comfy.queue(ksampler(prompt))
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "P", "1 x 1"])
-def test_pictures_of_every_kind(comfy, mode):
-    if mode == "I;16":
-        picture = Image.fromarray(picture_of_working_size()[..., 0].astype(np.uint16) * 257)
-    else:
-        picture = Image.fromarray(picture_of_working_size()).convert("RGB" if mode == "1 x 1" else mode)
+def sampled(comfy, picture: Image.Image) -> torch.Tensor:
     png = io.BytesIO()
-    picture.resize((1, 1) if mode == "1 x 1" else (50, 70)).save(png, "PNG")
-    comfy.put_input("odd.png", png.getvalue())
+    picture.save(png, "PNG")
+    comfy.put_input(f"{hash(png.getvalue())}.png", png.getvalue())
     prompt = graph()
-    prompt["3"]["inputs"]["image"] = "odd.png"
-    result = latents(comfy, comfy.queue(ksampler(prompt, steps=1)))
-    assert torch.isfinite(result).all()
+    prompt["3"]["inputs"]["image"] = f"{hash(png.getvalue())}.png"
+    return latents(comfy, comfy.queue(exact(prompt, steps=4)))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1 x 1"])
+def test_pictures_of_every_kind_equal_their_rgb(comfy, mode):
+    picture = Image.fromarray(picture_of_working_size())
+    odd = picture.crop((30, 40, 31, 41)) if mode == "1 x 1" else picture.convert(mode)
+    if mode == "RGBA":
+        odd.putalpha(Image.fromarray(picture_of_working_size()[..., 0]))
+    plain = (picture if mode == "RGBA" else odd.convert("RGB")).resize(odd.size if mode != "1 x 1" else (64, 96))
+    assert relative_error(sampled(comfy, odd), sampled(comfy, plain)) < 1e-5

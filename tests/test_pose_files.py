@@ -12,7 +12,7 @@ from unianimate_core.pose import files as pose_files
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = np.load(ROOT / "tests" / "golden_data" / "pose_alignment.npz")
-DANCE = ROOT / "examples" / "dance.json"
+DANCE = ROOT / "samples" / "dance.json"
 
 
 def golden_track():
@@ -56,7 +56,9 @@ def test_a_folder_is_read_in_the_order_of_numbers(tmp_path):
 def test_a_canvas_must_be_known(tmp_path):
     path = tmp_path / "frame.json"
     path.write_text(json.dumps(openpose_frame(5.0)))
-    with pytest.raises(InputError, match=r"frame\.json does not say how large its canvas is; give canvas="):
+    with pytest.raises(
+        InputError, match=r"frame\.json does not say how large its canvas is; give its width and height"
+    ):
         read_pose_frames(path)
     with pytest.raises(InputError, match="canvas is 512"):
         read_pose_frames(path, canvas=512)
@@ -163,3 +165,10 @@ def test_a_failed_write_leaves_the_old_motion(tmp_path, monkeypatch, name, funct
         write_motion(golden_track(), path, overwrite=True)
     assert len(read_motion(path)) == 5
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" + "9" * 5001 + "]"])
+def test_json_of_no_reasonable_kind_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=r"a\.json"):
+        read_pose_frames(tmp_path / "a.json")

@@ -52,7 +52,7 @@ def test_golden_motion_survives_the_round_trip():
     assert {key: len(values) for key, values in person.items()} == {
         "pose_keypoints_2d": 54,
         "foot_keypoints_2d": 18,
-        "face_keypoints_2d": 204,
+        "face_keypoints_2d": 210,
         "hand_left_keypoints_2d": 63,
         "hand_right_keypoints_2d": 63,
     }

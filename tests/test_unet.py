@@ -110,6 +110,18 @@ def test_left_over_and_reshaped_tensors_are_named():
         load_unet(golden_weights() | {"out.0.bias": torch.zeros(3)})
 
 
+def test_levels_mixed_precisions_and_integers(golden, inputs):
+    weights = golden_weights()
+    mixed = {name: tensor.half() if "attn" in name else tensor for name, tensor in weights.items()}
+    unet = load_unet({"state_dict": mixed, "step": 3}, dtype=None)
+    assert {parameter.dtype for parameter in unet.parameters()} == {torch.float32}
+    present = {name: tensor for name, tensor in inputs.items() if name != "first_frame"}
+    with torch.no_grad():
+        assert relative_error(unet(LATENT.double(), TIMESTEP, **present), golden["out.cond"]) < 5e-3
+    with pytest.raises(InputError, match=r"out.0.bias holds torch.int64 values"):
+        load_unet(weights | {"out.0.bias": torch.zeros(64, dtype=torch.int64)})
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @torch.no_grad()
 def test_half_precisions_stay_near_float32(golden, inputs, dtype):
@@ -131,15 +143,13 @@ def test_any_size_and_length(unet, frames, height, width):
 
 
 @torch.no_grad()
-def test_odd_sizes_match_padding_the_levels_by_hand(unet):
-    """Skips of odd size meet an upsampling that is cropped to them: compare with cropping outside, level by level."""
-    x = synth("level", (2, 64, 5, 7))
+def test_odd_sizes_are_upsampled_as_by_interpolation_to_the_size(unet):
     down, up = unet.input_blocks[2], unet.output_blocks[3][-1]
-    small = down(x)
-    assert small.shape[2:] == (3, 4)
-    wide = torch.nn.functional.interpolate(synth("small", (2, 128, 3, 4)), scale_factor=2, mode="nearest")
-    expected = torch.nn.functional.conv2d(wide[:, :, :5, :7], up.conv.weight, up.conv.bias, padding=1)
-    assert torch.equal(up(synth("small", (2, 128, 3, 4)), 5, 7), expected)
+    assert down(synth("level", (2, 64, 5, 7))).shape[2:] == (3, 4)
+    small = synth("small", (2, 128, 3, 4))
+    wide = torch.nn.functional.interpolate(small, size=(5, 7), mode="nearest")
+    expected = torch.nn.functional.conv2d(wide, up.conv.weight, up.conv.bias, padding=1)
+    assert torch.allclose(up(small, 5, 7), expected, atol=1e-6)
 
 
 def test_a_condition_that_does_not_fit_is_named(unet, inputs):

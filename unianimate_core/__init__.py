@@ -2,7 +2,7 @@
 
 from .diffusion import noise_prior, offset_noise, sample
 from .errors import InputError
-from .pose import MotionTrack, draw_motion
+from .pose import MotionTrack, draw_motion, read_motion
 from .unet import Conditions, UNet, UNetConfig, load_unet
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "load_unet",
     "noise_prior",
     "offset_noise",
+    "read_motion",
     "sample",
 ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,16 +11,14 @@ from torch import Tensor
 
 from .autoencoder import Autoencoder
 from .diffusion import Schedule, noise_prior, offset_noise, sample
-from .diffusion.ddim import Callback
+from .diffusion.ddim import Callback, check_guidance
 from .diffusion.noise import CLIP_PRIOR
 from .errors import InputError
 from .pose import MotionTrack, draw_motion, fit_track
 from .pose.fitting import Fit
 from .unet import Conditions, UNet
-from .unet.config import PIXELS_PER_LATENT
+from .unet.config import check_size
 from .video import fit_picture
-
-EncodeImage = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,22 +49,14 @@ class Settings:
 
     def check(self, motion: MotionTrack) -> None:
         """Raise InputError for a value out of range, or a stretch of the motion that is not there or shows nobody."""
-        for name, size in (("width", self.width), ("height", self.height)):
-            if size < 1 or size % PIXELS_PER_LATENT:
-                below = size // PIXELS_PER_LATENT * PIXELS_PER_LATENT
-                nearest = [str(near) for near in (below, below + PIXELS_PER_LATENT) if near > 0]
-                raise InputError(
-                    f"{name} is {size}: give a positive multiple of {PIXELS_PER_LATENT}, "
-                    f"for example {' or '.join(nearest or [str(PIXELS_PER_LATENT)])}"
-                )
+        check_size(self.width, self.height)
         if not 0 <= self.start < len(motion):
             raise InputError(f"start is {self.start}: the motion has {len(motion)} frames, 0 to {len(motion) - 1}")
         left = len(motion) - self.start
         if not 1 <= self.frames <= left:
             raise InputError(f"frames is {self.frames}: the motion has 1 to {left} from frame {self.start} on")
         Schedule().ddim_timesteps(self.steps)
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise InputError(f"guidance is {self.guidance}: give 0 or more (2.5 is usual, 1 switches it off)")
+        check_guidance(self.guidance)
         if not 0 <= self.prior < Schedule.steps:
             raise InputError(
                 f"the noise prior's timestep is {self.prior}: choose 0 to {Schedule.steps - 1} ({CLIP_PRIOR} is usual)"
@@ -88,7 +77,7 @@ def animate(
     motion: MotionTrack,
     settings: Settings,
     reference_pose: MotionTrack | None = None,
-    encode_image: EncodeImage | None = None,
+    image: Tensor | None = None,
     text: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Iterator[Tensor]:
@@ -100,9 +89,10 @@ def animate(
         reference: The picture, h w 3, 0-1, of any size.
         motion: The driving motion.
         settings: Size, length, sampling.
-        reference_pose: Pose of the person in the picture, on the picture's canvas; its first frame with a person
-            counts. None: that of the motion's used frames, as if the person stood so.
-        encode_image: CLIP's image tower, b 3 H W → b 1024; None leaves that condition out.
+        reference_pose: Pose of the person in the picture, on a canvas of the picture's shape (else it is fitted to
+            it); its first frame with a person counts. None: that of the motion's used frames, as if the person
+            stood so.
+        image: CLIP embedding of the picture, 1024; None leaves that condition out.
         text: Tokens of the empty prompt, 77 x 1024; None takes the checkpoint's own.
         callback: See `sample`.
 
@@ -117,7 +107,9 @@ def animate(
     width, height = settings.width, settings.height
     driving = fit_track(motion[settings.start : settings.start + settings.frames], width, height, settings.fit)
     picture, box = fit_picture(reference, width, height)
-    standing = driving if reference_pose is None else reference_pose.crop(*box)
+    standing = driving
+    if reference_pose is not None:
+        standing = fit_track(reference_pose, reference.shape[1], reference.shape[0], settings.fit).crop(*box)
     if not standing.present.any():
         raise InputError("the reference pose shows nobody: give another, or none to take the motion's")
     standing = standing[int(standing.present.argmax())]
@@ -128,7 +120,7 @@ def animate(
         latent = autoencoder.encode(rearrange(picture, "h w c -> 1 c h w"))  # 1 4 h w
         conditions = Conditions(
             text=None if text is None else text[None],
-            image=None if encode_image is None else encode_image(rearrange(reference, "h w c -> 1 c h w")),
+            image=None if image is None else image[None],
             pose=_drawn(driving, width, height)[None],
             reference=latent,
             reference_pose=_drawn(standing, width, height),

@@ -90,6 +90,26 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: str | Path, metadata
         partial.unlink(missing_ok=True)
 
 
+def unwrap(content: object, source: str = "the checkpoint") -> Tensors:
+    """The tensors of what a pickle held: without a ``state_dict`` level, and without entries that are no tensors.
+
+    Raises:
+        InputError: There are none.
+    """
+    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    entries = content.items() if isinstance(content, Mapping) else ()
+    tensors = {str(name): value.detach() for name, value in entries if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise InputError(f"{source} holds no tensors (but a {type(content).__name__}): it is not a model checkpoint")
+    return tensors
+
+
+def is_safetensors(path: str | Path) -> bool:
+    """Whether a file is of that format, by its content."""
+    return _begins_safetensors(_read_head(Path(path)))
+
+
 def unet_tensors(tensors: dict[str, torch.Tensor], source: str = "the checkpoint") -> dict[str, torch.Tensor]:
     """The U-Net's tensors under their plain names.
 
@@ -240,13 +260,7 @@ def _read_pickle(path: Path, mapped: bool) -> tuple[Tensors, dict[str, str]]:
             f"{path} is truncated, damaged, or no PyTorch checkpoint ({reason}). Download it again, or get a "
             ".safetensors version"
         ) from error
-    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    entries = content.items() if isinstance(content, Mapping) else ()
-    tensors = {str(name): value.detach() for name, value in entries if isinstance(value, torch.Tensor)}
-    if not tensors:
-        raise InputError(f"{path} holds no tensors (but a {type(content).__name__}): it is not a model checkpoint")
-    return tensors, {}
+    return unwrap(content, str(path)), {}
 
 
 def _convert(tensor: torch.Tensor, dtype: torch.dtype | None, device: str | torch.device) -> torch.Tensor:

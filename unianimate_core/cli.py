@@ -84,6 +84,9 @@ def animate(
     fps: Annotated[float, typer.Option(help="Frames per second of the video.")] = 30.0,
     fit: Annotated[FitName, typer.Option(help="Motion on a canvas of another aspect ratio.")] = FitName.crop,
     person: Annotated[int, typer.Option(help="Which of several people in the motion, from 0.")] = 0,
+    canvas: Annotated[
+        str | None, typer.Option(help="Width x height of the motion's pictures, where its files do not say it.")
+    ] = None,
     dtype: Annotated[
         DType | None, typer.Option(help="Precision.", show_default="fp16 on a GPU, fp32 on the CPU")
     ] = None,
@@ -103,9 +106,9 @@ def animate(
 
     if (checkpoint is None) != (vae is None):
         raise InputError("--checkpoint and --vae belong together: give both, or neither for the small model")
-    width, height = _size(size or (PUBLIC_SIZE if checkpoint else SMALL_SIZE))
+    width, height = _size(size or (PUBLIC_SIZE if checkpoint else SMALL_SIZE), "--size")
     picture = read_picture(reference)
-    track = read_motion(motion, person)
+    track = read_motion(motion, person, None if canvas is None else _size(canvas, "--canvas"))
     standing = None if reference_pose is None else read_motion(reference_pose)
     left = len(track) - start
     if frames is None:
@@ -135,11 +138,12 @@ def animate(
         _note(f"{lost} of {settings.frames} frames of the motion show no person: their pose picture is black.")
 
     autoencoder = load_autoencoder(vae or SMALL_VAE, precision, where)
-    encode_image = text = None
-    if clip is not None:
+    image = text = None
+    if clip is not None:  # only as long as it is needed: it is as large as the network
         encoder = load_clip(clip, dtype=precision, device=where, text=not config.prompt_tokens)
-        encode_image = encoder.encode_image
+        image = encoder.encode_image(picture.movedim(-1, 0)[None])[0]
         text = None if config.prompt_tokens else encoder.empty_prompt()
+        del encoder
     unet = load_unet(checkpoint or SMALL_UNET, precision, where)
     with _progress() as progress, video:
         sampling = progress.add_task("sampling", total=None)
@@ -148,7 +152,7 @@ def animate(
         def callback(done: int, total: int, _: torch.Tensor) -> None:
             progress.update(sampling, completed=done, total=total)
 
-        for group in run(unet, autoencoder, picture, track, settings, standing, encode_image, text, callback):
+        for group in run(unet, autoencoder, picture, track, settings, standing, image, text, callback):
             video.write(group)
             progress.update(decoding, advance=len(group), visible=True)
     _note(f"Wrote {output}: {settings.frames} frames of {width} x {height}.")
@@ -191,11 +195,15 @@ def convert(
 @app.command()
 def inspect(file: Annotated[Path, typer.Argument(help="Any model file.")]) -> None:
     """Say what a file is."""
+    from .unet import UNetConfig
+
     tensors, metadata = read_tensors(file)
     description = describe(tensors)
     lines = [f"{file}: {description}"]
-    if description.kind == UNIANIMATE:
-        config, _, _ = _peek(file)
+    if description.kind.startswith("a UniAnimate"):
+        config = UNetConfig.from_tensors(unet_tensors(tensors, str(file)))
+        if description.kind == UNIANIMATE:
+            _peek(file)
         check_finite(tensors, str(file))
         widths = ", ".join(str(config.width * multiplier) for multiplier in config.multipliers)
         lines += [
@@ -228,12 +236,12 @@ def _note(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str, option: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
     try:
         return int(width), int(height)
     except ValueError:
-        raise InputError(f"--size is {text!r}: write width x height, for example {PUBLIC_SIZE}") from None
+        raise InputError(f"{option} is {text!r}: write width x height, for example {PUBLIC_SIZE}") from None
 
 
 def _device(name: str | None) -> torch.device:
@@ -259,16 +267,12 @@ def _check_memory(
     config: UNetConfig, parameters: int, settings: Settings, dtype: torch.dtype, device: torch.device
 ) -> None:
     """Refuse what cannot fit before any work is done."""
-    from .unet.memory import activation_bytes, available_bytes
+    from .unet.memory import activation_bytes, require_memory
 
     frames, height, width = settings.frames, settings.height // 8, settings.width // 8
     needed = parameters * dtype.itemsize + activation_bytes(config, frames, height, width, dtype)
-    available = available_bytes(device)
-    if available is not None and needed > available:
-        raise InputError(
-            f"{frames} frames of {settings.width} x {settings.height} would take about {needed / 2**30:.1f} GiB; "
-            f"{available / 2**30:.1f} GiB are free on {device}. Lower --size or --frames"
-        )
+    what = f"the network with {frames} frames of {settings.width} x {settings.height}"
+    require_memory(needed, device, what, "Lower --size or --frames")
 
 
 def _progress() -> rich.progress.Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -54,10 +55,11 @@ def sample(
         x0, b 4 f h w, float32, on the device of x_T.
 
     Raises:
-        InputError: Steps, window or overlap are out of range, or a condition's shape does not fit x_T.
+        InputError: Steps, guidance, window or overlap are out of range, or a condition's shape does not fit x_T.
     """
     if x_T.ndim != 5 or x_T.shape[1] != unet.config.latent_channels:
         raise InputError(f"x_T has shape {tuple(x_T.shape)}, expected b {unet.config.latent_channels} f h w")
+    check_guidance(guidance)
     schedule = schedule or Schedule()
     timesteps = schedule.ddim_timesteps(steps)
     stride = schedule.steps // steps
@@ -74,6 +76,12 @@ def sample(
         if callback is not None:
             callback(done, len(timesteps), x0)
     return x.to(x_T.device)
+
+
+def check_guidance(guidance: float) -> None:
+    """Raise InputError where guidance is negative, infinite or NaN."""
+    if not (math.isfinite(guidance) and guidance >= 0):
+        raise InputError(f"guidance is {guidance}: give 0 or more (2.5 is usual, 1 switches it off)")
 
 
 def _encode_windows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,6 +35,31 @@ class Schedule:
     def noise(self, timestep: int) -> float:
         """√(1 − ᾱ), the noise's share."""
         return float((1 - self.alphas_cumprod[timestep]).sqrt())
+
+    def sigma(self, timestep: int) -> float:
+        """√((1 − ᾱ) / ᾱ), noise over signal; infinite at the last timestep."""
+        alpha = float(self.alphas_cumprod[timestep])
+        return math.sqrt((1 - alpha) / alpha) if alpha else math.inf
+
+    def timestep(self, sigma: float) -> int:
+        """The timestep whose sigma is nearest, in the logarithm."""
+        alphas = self.alphas_cumprod[:-1]
+        return int((((1 - alphas) / alphas).sqrt().log() - math.log(sigma)).abs().argmin()) + (sigma > self.top_sigma)
+
+    @cached_property
+    def top_sigma(self) -> float:
+        """Sigmas above this belong to the last timestep, whose own is infinite."""
+        return 2 * self.sigma(self.steps - 2)
+
+    def is_whole(self, sigmas: list[float]) -> bool:
+        """Whether sigmas, descending, are a whole schedule: one more of its first steps would pass the last timestep.
+
+        A schedule for refining a latent (denoise under 1), or the second part of a split one, starts lower.
+        """
+        if len(sigmas) < 2 or min(sigmas[:2]) <= 0:
+            return False
+        first, second = self.timestep(sigmas[0]), self.timestep(sigmas[1])
+        return first + (first - second) >= self.steps
 
     def ddim_timesteps(self, steps: int) -> list[int]:
         """DDIM's timesteps, descending: 50 steps give 981 … 1, 30 give 31 timesteps 991 … 1.

@@ -139,6 +139,8 @@ def _load(path: Path) -> list[dict[str, Any]]:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{path} is not JSON: {error.msg} at {where}; mend it or write it anew.") from error
+    except (RecursionError, ValueError) as error:  # a hundred thousand brackets, a number of five thousand digits
+        raise InputError(f"{path} is JSON of no reasonable kind ({error}); give POSE_KEYPOINT frames.") from error
     frames = content if isinstance(content, list) else [content]
     if not frames:
         raise InputError(f"{path} holds an empty list; give one of POSE_KEYPOINT frames.")
@@ -167,7 +169,7 @@ def _with_canvas(frame: dict[str, Any], canvas: tuple[int, int] | None, path: Pa
     if None not in map(frame.get, names):
         return frame
     if canvas is None:
-        raise InputError(f"{path} does not say how large its canvas is; give canvas=(width, height), in pixels.")
+        raise InputError(f"{path} does not say how large its canvas is; give its width and height in pixels.")
     if np.shape(canvas) != (2,):
         raise InputError(f"canvas is {canvas!r}; give (width, height), in pixels.")
     return {**frame, **dict(zip(names, canvas, strict=True))}

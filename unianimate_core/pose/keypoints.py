@@ -101,7 +101,7 @@ class MotionTrack:
         """Write ComfyUI's `POSE_KEYPOINT` frames, in pixels; `from_pose_keypoints` gives the same track back.
 
         A point without a known score has score 1, an absent one 0, 0, 0. Both toes of a foot stand at their middle, the
-        only place known; heels are absent. A part with no point is None, a frame with no point has no people.
+        only place known; heels are absent. A frame with no point has no people.
 
         Returns:
             One dictionary a frame: `canvas_width`, `canvas_height`, `people`.

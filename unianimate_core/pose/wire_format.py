@@ -93,10 +93,28 @@ def encode_frames(track: "MotionTrack") -> list[dict[str, Any]]:
     parts = (body[:, :18], foot, face, hands[:, 0], hands[:, 1])
     frames = []
     for rows in zip(*parts, strict=True):
-        lists = {key: row.ravel().tolist() if row.any() else None for key, row in zip(_ROWS, rows, strict=True)}
-        people = [lists] if any(lists.values()) else []
+        lists = {key: row.ravel().tolist() for key, row in zip(_ROWS, rows, strict=True)}
+        people = [lists] if any(row.any() for row in rows) else []
         frames.append({"canvas_width": track.width, "canvas_height": track.height, "people": people})
-    return frames
+    return complete_frames(frames)
+
+
+def complete_frames(frames: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`POSE_KEYPOINT` frames with all that ComfyUI's own pose nodes expect of them, whoever wrote them.
+
+    Every person gets all five lists, absent points as 0, 0, 0, and the face 70 points: its 68 and the pupils, which are
+    the body's right and left eye. Nothing that is there is changed.
+    """
+    complete = []
+    for number, frame in enumerate(_checked_frames(frames)):
+        people = []
+        for someone in _people(frame, number):
+            lists = {key: list(someone.get(key) or [0.0] * 3 * counts[0]) for key, counts in _COUNTS.items()}
+            if len(lists["face_keypoints_2d"]) == 3 * 68:
+                lists["face_keypoints_2d"] += lists["pose_keypoints_2d"][3 * 14 : 3 * 16]
+            people.append({**someone, **lists})
+        complete.append({**frame, "people": people})
+    return complete
 
 
 def _checked_frames(frames: Any) -> list[dict[str, Any]]:

@@ -69,7 +69,8 @@ class Conditions:
                 shown = " ".join("any" if w is None else str(w) for w in want)
                 raise InputError(
                     f"condition {name!r} has shape {' '.join(map(str, have))}, expected {shown} "
-                    f"for a latent of {batch} video(s), {frames} frames, {height} x {width}"
+                    f"for a latent of {batch} video(s), {frames} frames, {height} x {width}: "
+                    "make conditions and latent for the same size and length"
                 )
 
 

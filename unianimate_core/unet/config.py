@@ -48,17 +48,13 @@ class UNetConfig:
         """Read every size from the tensors of a checkpoint.
 
         Raises:
-            InputError: A tensor that tells a size is missing, or the temporal layers are of an unknown kind.
+            InputError: A tensor that tells a size is missing.
         """
 
         def shape(name: str) -> torch.Size:
             if name not in tensors:
                 raise InputError(f"the checkpoint lacks {name}: it is incomplete. Download it again")
             return tensors[name].shape
-
-        mamba = next((name for name in tensors if name.endswith("A_log")), None)
-        if mamba:
-            raise InputError(f"the checkpoint has temporal Mamba blocks ({mamba}), which this version cannot run yet")
 
         width = shape("input_blocks.0.0.weight")[0]
         multipliers: list[int] = []
@@ -92,6 +88,18 @@ class UNetConfig:
             embedding_width=shape("dwpose_embedding.0.weight")[0],
             prompt_tokens=shape(EMPTY_PROMPT)[0] if EMPTY_PROMPT in tensors else 0,
         )
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise InputError, which names the nearest good sizes, where one in pixels is not a positive multiple of 8."""
+    for name, size in (("width", width), ("height", height)):
+        if size < 1 or size % PIXELS_PER_LATENT:
+            below = size // PIXELS_PER_LATENT * PIXELS_PER_LATENT
+            nearest = [str(near) for near in (below, below + PIXELS_PER_LATENT) if near > 0]
+            raise InputError(
+                f"{name} is {size}: give a positive multiple of {PIXELS_PER_LATENT}, "
+                f"for example {' or '.join(nearest or [str(PIXELS_PER_LATENT)])}"
+            )
 
 
 def attention_heads(channels: int) -> int:

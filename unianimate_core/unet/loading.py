@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_finite, check_shapes, read_tensors, unet_tensors
+from ..checkpoint import check_finite, check_shapes, read_tensors, unet_tensors, unwrap
+from ..errors import InputError
 from .config import UNetConfig
 from .network import UNet
 
@@ -21,7 +22,8 @@ def load_unet(
     """Load a UniAnimate network; every size is read from the tensors.
 
     Args:
-        source: A ``.safetensors``, ``.pth`` or ``.ckpt`` file in the public checkpoint's layout, or its tensors.
+        source: A ``.safetensors``, ``.pth`` or ``.ckpt`` file in the public checkpoint's layout, or its tensors, with
+            or without a ``state_dict`` level.
         dtype: Precision of the weights; None keeps the file's.
         device: Where the network goes.
 
@@ -31,16 +33,18 @@ def load_unet(
     Raises:
         InputError: The file cannot be read, is another kind of model, is incomplete, or holds NaN or infinity.
     """
+    name = "the checkpoint" if isinstance(source, Mapping) else str(source)
+    tensors = unwrap(source, name) if isinstance(source, Mapping) else read_tensors(source)[0]
+    plain = unet_tensors(tensors, name)
+    config = check_keys(plain, name)
+    dtype = dtype or plain["out.2.weight"].dtype  # a file of mixed precisions becomes one of its output layer's
     if isinstance(source, Mapping):
-        name = "the checkpoint"
-        tensors = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in source.items()}
+        tensors = {key: tensor.to(device, dtype) for key, tensor in plain.items()}
     else:
-        name = str(source)
-        tensors, _ = read_tensors(source, dtype, device)
-    tensors = unet_tensors(tensors, name)
+        tensors = unet_tensors(read_tensors(source, dtype, device)[0], name)
+    del plain
     check_finite(tensors, name)
-    config = check_keys(tensors, name)
-    unet = UNet(config, dtype=dtype or tensors["out.2.weight"].dtype, device="meta")
+    unet = UNet(config, dtype=dtype, device="meta")
     unet.load_state_dict(tensors, assign=True)  # no copy: the network's parameters are the file's tensors
     return unet.eval().requires_grad_(False)
 
@@ -51,6 +55,10 @@ def check_keys(tensors: Mapping[str, Tensor], name: str = "the checkpoint") -> U
     Raises:
         InputError: A tensor is missing, left over, or of another shape than the network's.
     """
+    if mamba := next((key for key in tensors if key.endswith("A_log")), None):
+        raise InputError(f"{name} has temporal Mamba blocks ({mamba}), which this version cannot run yet")
+    if strange := next((key for key, tensor in tensors.items() if not tensor.is_floating_point()), None):
+        raise InputError(f"{name}: {strange} holds {tensors[strange].dtype} values, not floats: they are no weights")
     config = UNetConfig.from_tensors(tensors)
     check_shapes(tensors, UNet(config, device="meta").state_dict(), f"{name} does not fit the network")
     return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..errors import InputError
 from .config import UNetConfig
 
 
@@ -15,6 +16,20 @@ def activation_bytes(config: UNetConfig, frames: int, height: int, width: int, d
     """
     values = max((24 + config.residual_blocks) * config.width, 20 * config.first_temporal_width + 2 * config.width)
     return (frames + 1) * height * width * values * dtype.itemsize
+
+
+def require_memory(needed: int, device: torch.device, what: str, advice: str) -> None:
+    """Refuse what cannot fit before any work is done.
+
+    Raises:
+        InputError: ``what`` needs more bytes than the device can still give.
+    """
+    available = available_bytes(device)
+    if available is not None and needed > available:
+        raise InputError(
+            f"{what} would take about {needed / 2**30:.1f} GiB; "
+            f"{available / 2**30:.1f} GiB are free on {device}. {advice}"
+        )
 
 
 def available_bytes(device: torch.device) -> int | None:

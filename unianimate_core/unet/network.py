@@ -75,7 +75,7 @@ class UNet(ConditionEncoders):
         levels = list(zip(config.multipliers, config.attention_levels, strict=True))
         for level, (multiplier, attends) in enumerate(levels):
             for _ in range(config.residual_blocks):
-                block = [residual(channels, multiplier * config.width)]
+                block: list[nn.Module] = [residual(channels, multiplier * config.width)]
                 channels = multiplier * config.width
                 self.input_blocks.append(nn.ModuleList(block + (transformers(channels) if attends else [])))
                 skips.append(channels)
@@ -117,7 +117,7 @@ class UNet(ConditionEncoders):
         """Predict v from a noised latent and raw conditions; see `Conditions` for their shapes.
 
         Args:
-            latent: b 4 f h w, noised.
+            latent: b 4 f h w, noised; taken in the network's precision, as are the conditions.
             timestep: b, integers 0-999.
             text: b n d, or None for the checkpoint's own.
             image: b 1024 or None, as are all that follow.
@@ -132,6 +132,7 @@ class UNet(ConditionEncoders):
         Raises:
             InputError: A condition's shape does not fit the latent.
         """
+        latent = latent.to(self.dtype)
         conditions = Conditions(text, image, pose, reference, reference_pose, first_frame)
         return self.denoise(latent, timestep, self.encode_conditions(conditions, latent))
 
