@@ -277,6 +277,10 @@ class ComfyServer:
             if time.monotonic() > deadline:
                 raise ServerFailed(f"No answer in {START_TIMEOUT:.0f} s.\n{self.log_tail()}")
 
+    def get(self, path: str) -> Any:
+        """The JSON answer at an address of the server."""
+        return self._request(path)
+
     def _request(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """GET a path, or POST a JSON body to it; return the JSON answer, None if empty."""
         data = None if body is None else json.dumps(body).encode()

@@ -8,6 +8,8 @@ from graphs import ROOT
 
 from unianimate_core.video import read_video
 
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+
 
 @pytest.mark.parametrize("file", sorted((ROOT / "workflows" / "api").glob("*.json")), ids=lambda file: file.stem)
 def test_every_workflow_makes_its_video(comfy, file):
@@ -26,7 +28,7 @@ def test_every_workflow_makes_its_video(comfy, file):
     assert np.abs(np.diff(pictures.astype(int), axis=0)).mean() > 0.1, "nothing moves"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "workflows").glob("*.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_workflow_in_ui_format_is_the_one_in_api_format(comfy, file):
     info = comfy.object_info()
     workflow = json.loads(file.read_text(encoding="utf-8"))
@@ -54,3 +56,12 @@ def test_workflow_in_ui_format_is_the_one_in_api_format(comfy, file):
         assert prompt[node_id]["class_type"] == node["class_type"]
         # The page writes out every widget of this version; the API format only those that are not left to the host.
         assert prompt[node_id]["inputs"] | node["inputs"] == prompt[node_id]["inputs"], node_id
+
+
+def test_the_template_browser_offers_every_workflow_with_its_thumbnail(comfy):
+    """ComfyUI serves one folder of a pack as templates: one more with a name that it knows would hide these."""
+    ours = {file.stem for file in WORKFLOWS}
+    assert set(comfy.get("/api/workflow_templates")["unianimate"]) == ours
+    for name in ours:
+        assert "nodes" in comfy.get(f"/api/workflow_templates/unianimate/{name}.json")
+        assert (ROOT / "workflows" / f"{name}.jpg").is_file()
