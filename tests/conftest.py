@@ -1,6 +1,5 @@
 """Fixtures of the tests that run in a real ComfyUI; see comfy_host.py and comfy_server.py."""
 
-import io
 import os
 from collections.abc import Iterator
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 from comfy_host import Host, HostUnavailable, find_or_make_host
 from comfy_server import ComfyServer
-from graphs import ASSETS, IMAGE, PROBE, ROOT, SMALL_VAE, TOKENS, picture_of_working_size
+from graphs import ASSETS, IMAGE, PROBE, ROOT, SMALL_VAE, TOKENS, picture_of_working_size, put_picture
 from PIL import Image
 from safetensors.torch import save_file
 from synthetic import golden_weights
@@ -50,8 +49,6 @@ def comfy(comfy_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     probe.mkdir(parents=True)
     (probe / "__init__.py").write_text(PROBE)
     with ComfyServer(comfy_host, base) as server:
-        png = io.BytesIO()
-        Image.fromarray(picture_of_working_size()).save(png, "PNG")
-        server.put_input("reference.png", png.getvalue())
+        put_picture(server, "reference.png", Image.fromarray(picture_of_working_size()))
         server.put_input("person.jpg", ROOT / "samples" / "person.jpg")
         yield server

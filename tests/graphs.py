@@ -1,5 +1,6 @@
 """Graphs of our nodes, and the same video by the library, for the tests in a real ComfyUI."""
 
+import io
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from comfy_server import ComfyServer, Run
 from einops import rearrange
+from PIL import Image
 from safetensors.torch import load_file
 from synthetic import golden_weights, synth
 
@@ -96,6 +98,13 @@ def picture_of_working_size() -> np.ndarray:
     """A reference picture of exactly the working size, so that nothing is resized: H W 3 uint8."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     return np.stack((x * 255 // WIDTH, y * 255 // HEIGHT, (x + y) % 256), axis=-1).astype(np.uint8)
+
+
+def put_picture(server: ComfyServer, name: str, picture: Image.Image) -> str:
+    """Put a picture in the server's input folder, as PNG; returns its name."""
+    png = io.BytesIO()
+    picture.save(png, "PNG")
+    return server.put_input(name, png.getvalue())
 
 
 def graph(model="golden.safetensors", **conditioning) -> dict:

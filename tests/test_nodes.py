@@ -24,6 +24,7 @@ from graphs import (
     ksampler,
     latents,
     picture_of_working_size,
+    put_picture,
 )
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -84,11 +85,8 @@ def test_a_clipped_first_timestep_is_nearly_as_in_the_library(comfy):
 
 def test_a_reference_that_must_be_fitted_is_fitted_as_in_the_library(comfy):
     picture = np.array(Image.open(ROOT / "samples" / "person.jpg").resize((200, 240)))
-    png = io.BytesIO()
-    Image.fromarray(picture).save(png, "PNG")
-    comfy.put_input("other size.png", png.getvalue())
     prompt = graph()
-    prompt["3"]["inputs"]["image"] = "other size.png"
+    prompt["3"]["inputs"]["image"] = put_picture(comfy, "other size.png", Image.fromarray(picture))
     assert relative_error(latents(comfy, comfy.queue(exact(prompt))), in_the_library(picture=picture)) < 1e-3
 
 

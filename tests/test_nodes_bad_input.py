@@ -1,13 +1,13 @@
 """What cannot work is said clearly, before any long work, in a real ComfyUI."""
 
-import io
 import json
 import re
+import uuid
 
 import pytest
 import torch
 from comfy_server import PromptFailed, PromptRejected
-from graphs import DANCE, exact, graph, ksampler, latents, picture_of_working_size
+from graphs import DANCE, exact, graph, ksampler, latents, picture_of_working_size, put_picture
 from PIL import Image
 from synthetic import relative_error
 
@@ -109,11 +109,8 @@ def test_a_motion_without_people_is_refused_and_one_with_gaps_is_drawn(comfy):
 
 
 def sampled(comfy, picture: Image.Image) -> torch.Tensor:
-    png = io.BytesIO()
-    picture.save(png, "PNG")
-    comfy.put_input(f"{hash(png.getvalue())}.png", png.getvalue())
     prompt = graph()
-    prompt["3"]["inputs"]["image"] = f"{hash(png.getvalue())}.png"
+    prompt["3"]["inputs"]["image"] = put_picture(comfy, f"{uuid.uuid4().hex}.png", picture)
     return latents(comfy, comfy.queue(exact(prompt, steps=4)))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .autoencoder import Autoencoder
 from .diffusion import Schedule, noise_prior, offset_noise, sample
 from .diffusion.ddim import Callback, check_guidance
-from .diffusion.noise import CLIP_PRIOR
+from .diffusion.noise import CLIP_PRIOR, check_prior
 from .errors import InputError
 from .pose import MotionTrack, draw_motion, fit_track
 from .pose.fitting import Fit
@@ -55,12 +55,10 @@ class Settings:
         left = len(motion) - self.start
         if not 1 <= self.frames <= left:
             raise InputError(f"frames is {self.frames}: the motion has 1 to {left} from frame {self.start} on")
-        Schedule().ddim_timesteps(self.steps)
+        schedule = Schedule()
+        schedule.ddim_timesteps(self.steps)
         check_guidance(self.guidance)
-        if not 0 <= self.prior < Schedule.steps:
-            raise InputError(
-                f"the noise prior's timestep is {self.prior}: choose 0 to {Schedule.steps - 1} ({CLIP_PRIOR} is usual)"
-            )
+        check_prior(self.prior, schedule)
         if not 0 <= self.seed < 2**64:
             raise InputError(f"seed is {self.seed}: choose 0 to {2**64 - 1}")
         if not motion.present[self.start : self.start + self.frames].any():

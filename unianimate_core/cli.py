@@ -196,14 +196,15 @@ def convert(
 def inspect(file: Annotated[Path, typer.Argument(help="Any model file.")]) -> None:
     """Say what a file is."""
     from .unet import UNetConfig
+    from .unet.loading import check_keys
 
     tensors, metadata = read_tensors(file)
     description = describe(tensors)
     lines = [f"{file}: {description}"]
     if description.kind.startswith("a UniAnimate"):
-        config = UNetConfig.from_tensors(unet_tensors(tensors, str(file)))
-        if description.kind == UNIANIMATE:
-            _peek(file)
+        plain = unet_tensors(tensors, str(file))
+        runs = description.kind == UNIANIMATE  # the other kind is told by its sizes alone
+        config = check_keys(plain, str(file)) if runs else UNetConfig.from_tensors(plain)
         check_finite(tensors, str(file))
         widths = ", ".join(str(config.width * multiplier) for multiplier in config.multipliers)
         lines += [
@@ -267,9 +268,10 @@ def _check_memory(
     config: UNetConfig, parameters: int, settings: Settings, dtype: torch.dtype, device: torch.device
 ) -> None:
     """Refuse what cannot fit before any work is done."""
+    from .unet.config import PIXELS_PER_LATENT
     from .unet.memory import activation_bytes, require_memory
 
-    frames, height, width = settings.frames, settings.height // 8, settings.width // 8
+    frames, height, width = settings.frames, settings.height // PIXELS_PER_LATENT, settings.width // PIXELS_PER_LATENT
     needed = parameters * dtype.itemsize + activation_bytes(config, frames, height, width, dtype)
     what = f"the network with {frames} frames of {settings.width} x {settings.height}"
     require_memory(needed, device, what, "Lower --size or --frames")

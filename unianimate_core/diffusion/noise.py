@@ -46,11 +46,18 @@ def noise_prior(
         InputError: The timestep is outside 0-999, or the shapes differ.
     """
     schedule = schedule or Schedule()
-    if not 0 <= timestep < schedule.steps:
-        raise InputError(f"the noise prior's timestep is {timestep}: choose 0 to {schedule.steps - 1} (949 is usual)")
+    check_prior(timestep, schedule)
     if reference.shape != noise[:, :, 0].shape:
         raise InputError(
             f"the reference latent has shape {tuple(reference.shape)}, "
             f"the noise {tuple(noise.shape)}: they differ beyond the frames"
         )
     return schedule.signal(timestep) * reference[:, :, None].to(noise) + schedule.noise(timestep) * noise
+
+
+def check_prior(timestep: int, schedule: Schedule) -> None:
+    """Raise InputError where a noise prior's timestep is not one of the schedule's."""
+    if not 0 <= timestep < schedule.steps:
+        raise InputError(
+            f"the noise prior's timestep is {timestep}: choose 0 to {schedule.steps - 1} ({CLIP_PRIOR} is usual)"
+        )
