@@ -1,5 +1,5 @@
 """The nodes, one file per stage of a graph."""
 
-from . import conditioning, loaders, pose, sampling
+from . import conditioning, evaluation, loaders, pose, sampling
 
-NODES = [*loaders.NODES, *pose.NODES, *conditioning.NODES, *sampling.NODES]
+NODES = [*loaders.NODES, *pose.NODES, *conditioning.NODES, *sampling.NODES, *evaluation.NODES]

@@ -166,7 +166,7 @@ BAD_OPTIONS = [
 def test_what_cannot_be_is_refused_before_any_work(folder, command, case, monkeypatch):
     options, *parts = case
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(cli, "_progress", pytest.fail)  # made when the sampling begins
+    monkeypatch.setattr(cli, "progress_bars", pytest.fail)  # made when the sampling begins
     before = sorted(os.listdir(folder))
     refused(command, arguments(folder, **options), *parts)
     assert sorted(os.listdir(folder)) == before

@@ -136,16 +136,16 @@ def load_autoencoder(
     tensors, _ = read_tensors(path)
     gain, offset = SCALE, 0.0
     config: dict[str, Any] = {}
-    if "taesd_decoder.1.weight" in tensors:
+    if taesd := "taesd_decoder.1.weight" in tensors:
         if "vae_scale" not in tensors:
             logger.warning("%s has no vae_scale: taken as 1, as ComfyUI does; TAESD for SD 1.5 needs %s", path, SCALE)
         gain = SCALE / float(tensors.pop("vae_scale", 1.0))
         offset = SCALE * float(tensors.pop("vae_shift", 0.0))
         tensors = {_tiny_name(name): tensor for name, tensor in tensors.items()}
-        kind = diffusers.AutoencoderTiny
-    elif "decoder.layers.0.weight" in tensors:
-        gain = 1.0
-        kind = diffusers.AutoencoderTiny
+    if "decoder.layers.0.weight" in tensors:
+        gain = gain if taesd else 1.0
+        tensors, width = _without_silent_channels(tensors)
+        kind, config = diffusers.AutoencoderTiny, tiny_config(width)
     else:
         tensors = _kl_tensors(tensors, path)
         kind, config = diffusers.AutoencoderKL, _kl_config(tensors, path)
@@ -158,6 +158,30 @@ def load_autoencoder(
     check_finite(tensors, str(path))
     model.load_state_dict({name: tensor.to(device, dtype) for name, tensor in tensors.items()}, assign=True)
     return Autoencoder(model, gain, offset)
+
+
+def tiny_config(width: int) -> dict[str, Any]:
+    """The arguments of a diffusers ``AutoencoderTiny`` with so many channels throughout."""
+    return {"encoder_block_out_channels": (width,) * 4, "decoder_block_out_channels": (width,) * 4}
+
+
+def _without_silent_channels(tensors: Tensors) -> tuple[Tensors, int]:
+    """A TAESD without the last channels, where no layer ever writes to them; and the width that is left.
+
+    ComfyUI runs TAESD at its full width only: narrow ones are stored with zeros.
+    """
+    layout = tensors["decoder.layers.0.weight"].shape[0]
+    written = [0] + [
+        int(tensor.reshape(layout, -1).any(1).nonzero().max()) + 1
+        for tensor in tensors.values()
+        if tensor.ndim and tensor.shape[0] == layout and tensor.any()
+    ]
+    width = max(written) or layout
+    cut = {
+        name: tensor[tuple(slice(width if size == layout else size) for size in tensor.shape)].contiguous()
+        for name, tensor in tensors.items()
+    }
+    return cut, width
 
 
 def _tiny_name(name: str) -> str:

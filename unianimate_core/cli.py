@@ -1,51 +1,35 @@
-"""The command line: `unianimate animate`, `convert`, `inspect`."""
+"""The command line: `unianimate animate`, `convert`, `inspect`; the other commands stand beside what they run."""
 
 from __future__ import annotations
 
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 try:
-    import rich.progress
+    import rich.progress  # noqa: F401  (typer brings it; told here where it is missing)
     import typer
 except ImportError as missing:
     sys.exit(f"unianimate needs {missing.name}: install the extra `standalone` of this package")
 
 import torch
 
+from .assets import SMALL_SIZE, SMALL_UNET, SMALL_VAE
 from .checkpoint import UNIANIMATE, check_finite, describe, read_tensors, save_tensors, unet_tensors
+from .console import PUBLIC_SIZE, DType, check_memory, choose_device, note, parse_size, peek_checkpoint, progress_bars
 from .errors import InputError
+from .evaluation.command import evaluate
 from .output import check_output
+from .training.autoencoder_command import train_autoencoder
+from .training.command import train
+from .training.puppets.command import puppets
 
-if TYPE_CHECKING:
-    from .animate import Settings
-    from .unet import UNetConfig
-
-ASSETS = Path(__file__).parent / "assets"
-SMALL_UNET = ASSETS / "diffusion_models" / "unianimate_small.safetensors"
-SMALL_VAE = ASSETS / "vae" / "unianimate_small_vae.safetensors"
-SMALL_SIZE = "128x192"
-PUBLIC_SIZE = "512x768"
 CLIP_FRAMES = 16
 
 app = typer.Typer(
     help="Animate a person's picture by a motion (UniAnimate).", no_args_is_help=True, pretty_exceptions_enable=False
 )
-
-
-class DType(str, Enum):
-    """Precisions by their short names."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-
-    @property
-    def torch(self) -> torch.dtype:
-        """PyTorch's name for it."""
-        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.value]
 
 
 class FitName(str, Enum):
@@ -106,9 +90,9 @@ def animate(
 
     if (checkpoint is None) != (vae is None):
         raise InputError("--checkpoint and --vae belong together: give both, or neither for the small model")
-    width, height = _size(size or (PUBLIC_SIZE if checkpoint else SMALL_SIZE), "--size")
+    width, height = parse_size(size or (PUBLIC_SIZE if checkpoint else SMALL_SIZE), "--size")
     picture = read_picture(reference)
-    track = read_motion(motion, person, None if canvas is None else _size(canvas, "--canvas"))
+    track = read_motion(motion, person, None if canvas is None else parse_size(canvas, "--canvas"))
     standing = None if reference_pose is None else read_motion(reference_pose)
     left = len(track) - start
     if frames is None:
@@ -116,26 +100,26 @@ def animate(
     settings = Settings(width, height, frames or left, start, steps, guidance, noise_prior, seed, fit.value)
     settings.check(track)
     video = VideoWriter(output, width, height, fps, overwrite)
-    where = _device(device)
+    where = choose_device(device)
     precision = dtype.torch if dtype else torch.float32 if where.type == "cpu" else torch.float16
-    config, parameters, metadata = _peek(checkpoint or SMALL_UNET)
+    config, parameters, metadata = peek_checkpoint(checkpoint or SMALL_UNET)
     if clip is None and not config.prompt_tokens:
         raise InputError(
             f"{checkpoint} does not bring the empty prompt's tokens: give --clip (OpenCLIP ViT-H/14), or store them "
             "once with `unianimate convert --clip`"
         )
-    _check_memory(config, parameters, settings, precision, where)
+    check_memory(config, parameters, settings, precision, where)
 
     if checkpoint is None:
-        _note("No --checkpoint given: using the small model that comes with the package.")
+        note("No --checkpoint given: using the small model that comes with the package.")
     elif clip is None:
-        _note("No --clip given: the picture's CLIP embedding is left out, the likeness may suffer.")
+        note("No --clip given: the picture's CLIP embedding is left out, the likeness may suffer.")
     if metadata.get("unianimate") == "untrained":
-        _note("This model is UNTRAINED: the video will show noise, not a person.")
+        note("This model is UNTRAINED: the video will show noise, not a person.")
     if standing is None:
-        _note("No --reference-pose given: taking the motion's first pose as the picture's.")
+        note("No --reference-pose given: taking the motion's first pose as the picture's.")
     if lost := int((~track[start : start + settings.frames].present).sum()):
-        _note(f"{lost} of {settings.frames} frames of the motion show no person: their pose picture is black.")
+        note(f"{lost} of {settings.frames} frames of the motion show no person: their pose picture is black.")
 
     autoencoder = load_autoencoder(vae or SMALL_VAE, precision, where)
     image = text = None
@@ -145,7 +129,7 @@ def animate(
         text = None if config.prompt_tokens else encoder.empty_prompt()
         del encoder
     unet = load_unet(checkpoint or SMALL_UNET, precision, where)
-    with _progress() as progress, video:
+    with progress_bars() as progress, video:
         sampling = progress.add_task("sampling", total=None)
         decoding = progress.add_task("decoding", total=settings.frames, visible=False)
 
@@ -155,7 +139,7 @@ def animate(
         for group in run(unet, autoencoder, picture, track, settings, standing, image, text, callback):
             video.write(group)
             progress.update(decoding, advance=len(group), visible=True)
-    _note(f"Wrote {output}: {settings.frames} frames of {width} x {height}.")
+    note(f"Wrote {output}: {settings.frames} frames of {width} x {height}.")
 
 
 @app.command()
@@ -175,7 +159,7 @@ def convert(
     check_output(target, (".safetensors",), overwrite)
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target} is the source itself: choose another name")
-    config, _, _ = _peek(source)
+    config, _, _ = peek_checkpoint(source)
     added = {}
     if clip is not None:
         prompt = load_clip(clip, vision=False).empty_prompt()  # 77 d
@@ -189,7 +173,7 @@ def convert(
     tensors = unet_tensors(tensors, str(source)) | added
     check_finite(tensors, f"{source} in {dtype.value}")
     save_tensors(tensors, target, {**metadata, "format": "pt"})
-    _note(f"Wrote {target}: {describe(tensors)}")
+    note(f"Wrote {target}: {describe(tensors)}")
 
 
 @app.command()
@@ -215,6 +199,10 @@ def inspect(file: Annotated[Path, typer.Argument(help="Any model file.")]) -> No
     typer.echo("\n".join(lines))
 
 
+for command in (train, evaluate, puppets, train_autoencoder):
+    app.command()(command)
+
+
 def main() -> None:
     """Run a command; what a user can mend ends in one line and exit code 2, not in a traceback."""
     try:
@@ -231,61 +219,6 @@ def main() -> None:
 def _fail(message: str) -> NoReturn:
     typer.secho(f"error: {' '.join(message.splitlines())}", fg="red", err=True)
     raise SystemExit(2)
-
-
-def _note(message: str) -> None:
-    typer.echo(message, err=True)
-
-
-def _size(text: str, option: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    try:
-        return int(width), int(height)
-    except ValueError:
-        raise InputError(f"{option} is {text!r}: write width x height, for example {PUBLIC_SIZE}") from None
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:  # an unknown name; a device that this PyTorch or machine lacks
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used ({reason}): leave it out, or choose cpu") from error
-    return device
-
-
-def _peek(path: Path) -> tuple[UNetConfig, int, dict[str, str]]:
-    """A checkpoint's sizes, its number of parameters and its metadata; the weights stay in the file."""
-    from .unet.loading import check_keys
-
-    tensors, metadata = read_tensors(path)
-    tensors = unet_tensors(tensors, str(path))
-    return check_keys(tensors, str(path)), sum(tensor.numel() for tensor in tensors.values()), metadata
-
-
-def _check_memory(
-    config: UNetConfig, parameters: int, settings: Settings, dtype: torch.dtype, device: torch.device
-) -> None:
-    """Refuse what cannot fit before any work is done."""
-    from .unet.config import PIXELS_PER_LATENT
-    from .unet.memory import activation_bytes, require_memory
-
-    frames, height, width = settings.frames, settings.height // PIXELS_PER_LATENT, settings.width // PIXELS_PER_LATENT
-    needed = parameters * dtype.itemsize + activation_bytes(config, frames, height, width, dtype)
-    what = f"the network with {frames} frames of {settings.width} x {settings.height}"
-    require_memory(needed, device, what, "Lower --size or --frames")
-
-
-def _progress() -> rich.progress.Progress:
-    return rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeElapsedColumn(),
-        rich.progress.TimeRemainingColumn(),
-        console=rich.console.Console(stderr=True),
-    )
 
 
 if __name__ == "__main__":

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 from .attention import Operations, scaled_dot_product_attention
 from .config import PIXELS_PER_LATENT, UNetConfig
+
+Presence = Mapping[str, Tensor]
+"""Which videos of a batch have a condition: b booleans by the condition's name."""
 
 EMBEDDING_ELEMENTS = 1 << 26  # hidden values of a pixel embedding held at once
 
@@ -187,7 +192,12 @@ class ConditionEncoders(nn.Module):
     """The embeddings of all conditions; the network derives from it, so that the checkpoint's names stand as they are.
 
     An absent condition is zeros at the place where it enters, never zeros sent through its embedding.
+
+    Attributes:
+        gradient_checkpointing: In training, compute hidden values anew in the backward pass instead of keeping them.
     """
+
+    gradient_checkpointing = False
 
     def __init__(self, config: UNetConfig, operations: Operations, **factory: Any) -> None:
         super().__init__()
@@ -209,27 +219,33 @@ class ConditionEncoders(nn.Module):
 
     def encode_pose(self, pose: Tensor, like: Tensor) -> Tensor:
         """Pose b f 3 H W → b 8 f h w, as all features on the device and in the precision of ``like``."""
-        return _along_frames(self.dwpose_embedding_after, _embed_pixels(self.dwpose_embedding, pose, like))
+        return _along_frames(self.dwpose_embedding_after, self._embed_pixels(self.dwpose_embedding, pose, like))
 
     def encode_first_frame(self, first_frame: Tensor, like: Tensor) -> Tensor:
         """First frame b 3 H W → b 8 1 h w, the same for all frames."""
         # Attention on f equal frames is attention on one of them.
-        x = _embed_pixels(self.local_image_embedding, first_frame[:, None], like)
+        x = self._embed_pixels(self.local_image_embedding, first_frame[:, None], like)
         return _along_frames(self.local_image_embedding_after, x)
 
-    def encode_reference(self, reference: Tensor | None, reference_pose: Tensor | None, like: Tensor) -> Tensor:
+    def encode_reference(
+        self, reference: Tensor | None, reference_pose: Tensor | None, like: Tensor, present: Presence | None = None
+    ) -> Tensor:
         """Reference b 4 h w and its pose b 3 H W → b 12 h w."""
         batch, _, _, height, width = like.shape
         feature = like.new_zeros(batch, self.config.in_channels, 1, height, width)  # b 12 1 h w
         if reference is not None:
             x = self.randomref_embedding2(reference.to(like))[:, :, None]
-            feature = feature + _along_frames(self.randomref_embedding_after2, x)
+            x = _along_frames(self.randomref_embedding_after2, x)
+            feature = feature + _where_present(x, present, "reference")
         if reference_pose is not None:
-            x = _embed_pixels(self.randomref_pose2_embedding, reference_pose[:, None], like)
-            feature = feature + _along_frames(self.randomref_pose2_embedding_after, x)
+            x = self._embed_pixels(self.randomref_pose2_embedding, reference_pose[:, None], like)
+            x = _along_frames(self.randomref_pose2_embedding_after, x)
+            feature = feature + _where_present(x, present, "reference_pose")
         return feature[:, :, 0]
 
-    def encode_context(self, text: Tensor | None, image: Tensor | None, like: Tensor) -> Tensor:
+    def encode_context(
+        self, text: Tensor | None, image: Tensor | None, like: Tensor, present: Presence | None = None
+    ) -> Tensor:
         """Text b n d and image b 1024 → b n+4 d; four zero tokens where the image is absent.
 
         Raises:
@@ -246,14 +262,17 @@ class ConditionEncoders(nn.Module):
             tokens = like.new_zeros(batch, self.config.image_tokens, text.shape[2])
         else:
             tokens = rearrange(self.pre_image_condition(image.to(like)), "b (n d) -> b n d", d=text.shape[2])
+            tokens = _where_present(tokens, present, "image")
         return torch.cat((text.to(like), tokens), dim=1)
 
-    def encode_conditions(self, conditions: Conditions, like: Tensor) -> Features:
+    def encode_conditions(self, conditions: Conditions, like: Tensor, present: Presence | None = None) -> Features:
         """All conditions as features.
 
         Args:
             conditions: Any precision, any device; pictures are moved a few at a time.
             like: The latent b 4 f h w that they belong to; its shape, device and precision count, not its values.
+            present: For conditions that only some videos of the batch have: by name, b booleans; where False, that
+                video's condition is absent, whatever its tensor holds.
 
         Raises:
             InputError: A condition's shape does not fit the latent, or there is no text.
@@ -262,19 +281,31 @@ class ConditionEncoders(nn.Module):
         conditions.check(self.config, batch, frames, height, width)
         concat = like.new_zeros(batch, self.config.concat_channels, frames, height, width)  # b 8 f h w
         if conditions.pose is not None:
-            concat = concat + self.encode_pose(conditions.pose, like)
+            concat = concat + _where_present(self.encode_pose(conditions.pose, like), present, "pose")
         if conditions.first_frame is not None:
-            concat = concat + self.encode_first_frame(conditions.first_frame, like)
-        reference = self.encode_reference(conditions.reference, conditions.reference_pose, like)
-        return Features(concat, reference, self.encode_context(conditions.text, conditions.image, like))
+            x = self.encode_first_frame(conditions.first_frame, like)
+            concat = concat + _where_present(x, present, "first_frame")
+        reference = self.encode_reference(conditions.reference, conditions.reference_pose, like, present)
+        context = self.encode_context(conditions.text, conditions.image, like, present)
+        return Features(concat, reference, context)
+
+    def _embed_pixels(self, embedding: nn.Sequential, pixels: Tensor, like: Tensor) -> Tensor:
+        """Pixels b f 3 H W → b d f h w, some frames at a time: the first layer holds 32 channels at full size."""
+        flat = rearrange(pixels, "b f c h w -> (b f) c h w")
+        hidden = embedding[0].out_channels * flat.shape[2] * flat.shape[3]
+        parts = [part.to(like) for part in flat.split(max(1, EMBEDDING_ELEMENTS // hidden))]
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            embedded = [checkpoint(embedding, part, use_reentrant=False) for part in parts]
+        else:
+            embedded = [embedding(part) for part in parts]
+        return rearrange(torch.cat(embedded), "(b f) c h w -> b c f h w", f=pixels.shape[1])
 
 
-def _embed_pixels(embedding: nn.Sequential, pixels: Tensor, like: Tensor) -> Tensor:
-    """Pixels b f 3 H W → b d f h w, some frames at a time: the first layer holds 32 channels at full size."""
-    flat = rearrange(pixels, "b f c h w -> (b f) c h w")
-    hidden = embedding[0].out_channels * flat.shape[2] * flat.shape[3]
-    parts = [embedding(part.to(like)) for part in flat.split(max(1, EMBEDDING_ELEMENTS // hidden))]
-    return rearrange(torch.cat(parts), "(b f) c h w -> b c f h w", f=pixels.shape[1])
+def _where_present(feature: Tensor, present: Presence | None, name: str) -> Tensor:
+    """Zeros for the videos of a batch that lack a condition."""
+    if present is None or name not in present:
+        return feature
+    return feature * present[name].to(feature).view(-1, *[1] * (feature.ndim - 1))
 
 
 def _along_frames(transformer: FrameTransformer, x: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint import check_finite, check_shapes, read_tensors, unet_tensors, unwrap
 from ..errors import InputError
+from .blocks import ResidualBlock, SpatialTransformer, TemporalConvs, TemporalTransformer
 from .config import UNetConfig
 from .network import UNet
 
@@ -62,3 +63,44 @@ def check_keys(tensors: Mapping[str, Tensor], name: str = "the checkpoint") -> U
     config = UNetConfig.from_tensors(tensors)
     check_shapes(tensors, UNet(config, device="meta").state_dict(), f"{name} does not fit the network")
     return config
+
+
+def new_unet(config: UNetConfig, seed: int = 0, tensors: Mapping[str, Tensor] | None = None) -> tuple[UNet, list[str]]:
+    """A network to train.
+
+    Its residual branches begin at zero, so that every block begins as the identity. Where the network is to bring the
+    empty prompt's tokens, they are random constants: a network trained from nothing needs no CLIP for its text.
+
+    Args:
+        config: The sizes.
+        seed: Of the weights.
+        tensors: Weights to begin from: those that match in name and shape are taken, others are left out.
+
+    Returns:
+        The network in float32, and the names of its tensors that are new.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet(config, dtype=torch.float32)
+        if unet.empty_prompt is not None:
+            unet.empty_prompt.normal_()
+    for module in unet.modules():
+        match module:
+            case ResidualBlock():
+                _zero(module.out_layers[-1])
+            case TemporalConvs():
+                _zero(module.conv4[-1])
+            case SpatialTransformer() | TemporalTransformer():
+                _zero(module.proj_out)
+    _zero(unet.out[-1])
+    state = unet.state_dict()
+    given = {
+        name: tensor for name, tensor in (tensors or {}).items() if name in state and tensor.shape == state[name].shape
+    }
+    unet.load_state_dict(given, strict=False)
+    return unet, [name for name in state if name not in given]
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import Attention, Operations, scaled_dot_product_attention
 from .blocks import GROUPS, Downsample, ResidualBlock, SpatialTransformer, TemporalTransformer, Upsample
-from .conditions import ConditionEncoders, Conditions, Features
+from .conditions import ConditionEncoders, Conditions, Features, Presence
 from .config import UNetConfig
 
 
@@ -113,6 +115,7 @@ class UNet(ConditionEncoders):
         reference: Tensor | None = None,
         reference_pose: Tensor | None = None,
         first_frame: Tensor | None = None,
+        present: Presence | None = None,
     ) -> Tensor:
         """Predict v from a noised latent and raw conditions; see `Conditions` for their shapes.
 
@@ -125,6 +128,7 @@ class UNet(ConditionEncoders):
             reference: b 4 h w, scaled.
             reference_pose: b 3 H W, 0-1.
             first_frame: b 3 H W, 0-1.
+            present: See `encode_conditions`.
 
         Returns:
             v, b 4 f h w.
@@ -134,7 +138,7 @@ class UNet(ConditionEncoders):
         """
         latent = latent.to(self.dtype)
         conditions = Conditions(text, image, pose, reference, reference_pose, first_frame)
-        return self.denoise(latent, timestep, self.encode_conditions(conditions, latent))
+        return self.denoise(latent, timestep, self.encode_conditions(conditions, latent, present))
 
     def denoise(self, latent: Tensor, timestep: Tensor, features: Features) -> Tensor:
         """Predict v from a noised latent b 4 f h w, timesteps b and ready features → b 4 f h w."""
@@ -149,7 +153,7 @@ class UNet(ConditionEncoders):
         h = rearrange(x, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
 
-        def run(layers: nn.Module, h: Tensor) -> Tensor:
+        def run(layers: nn.Module, h: Tensor, size: torch.Size | None = None) -> Tensor:
             for layer in layers if isinstance(layers, nn.ModuleList) else (layers,):
                 match layer:
                     case ResidualBlock():
@@ -159,15 +163,18 @@ class UNet(ConditionEncoders):
                     case TemporalTransformer():
                         h = layer(h, frames)
                     case Upsample():
-                        h = layer(h, *skips[-1].shape[2:])
+                        h = layer(h, *size)
                     case _:
                         h = layer(h)
             return h
 
+        checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
+        block_output = partial(checkpoint, run, use_reentrant=False) if checkpointing else run
         for block in self.input_blocks:
-            h = run(block, h)
+            h = block_output(block, h)
             skips.append(h)
-        h = run(self.middle_block, h)
+        h = block_output(self.middle_block, h)
         for block in self.output_blocks:
-            h = run(block, torch.cat((h, skips.pop()), dim=1))
+            # Its size is where an upsampling leads: that of the next skip.
+            h = block_output(block, torch.cat((h, skips.pop()), dim=1), skips[-1].shape[2:] if skips else None)
         return rearrange(self.out(h), "(b f) c h w -> b c f h w", b=batch)

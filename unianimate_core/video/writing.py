@@ -41,6 +41,7 @@ _FORMATS = {
     ".webm": _Format("webm", "libvpx-vp9", "yuv420p", _VP9, {}),
     ".gif": _Format("gif", "gif", "pal8", {}, {}),
 }
+_LOSSLESS = {".mkv": _Format("matroska", "ffv1", "bgr0", {"level": "3"}, {})}
 
 
 class VideoWriter:
@@ -61,15 +62,23 @@ class VideoWriter:
         height: Height of the frames in pixels.
         fps: Frames per second.
         overwrite: Whether an existing file may be replaced.
+        lossless: Store every value as it is (FFV1 in RGB); for ``.mkv``, and few players show it.
 
     Raises:
         InputError: As `check_output`; or a size below 1, or fps not in 0.1–1000 (GIF: –50); or PyAV is missing.
     """
 
     def __init__(
-        self, path: str | Path, width: int, height: int, fps: float | Fraction = 30.0, overwrite: bool = False
+        self,
+        path: str | Path,
+        width: int,
+        height: int,
+        fps: float | Fraction = 30.0,
+        overwrite: bool = False,
+        lossless: bool = False,
     ) -> None:
-        self.path = check_output(path, _FORMATS, overwrite)
+        formats = _LOSSLESS if lossless else _FORMATS
+        self.path = check_output(path, formats, overwrite)
         if width < 1 or height < 1:
             raise InputError(f"a video cannot be {width}×{height}: both must be at least 1")
         fastest = 50 if self.path.suffix.lower() == ".gif" else 1000  # players slow a GIF down beyond 50
@@ -79,7 +88,7 @@ class VideoWriter:
         self.fps = Fraction(fps).limit_denominator(1001)
         self.frames_written = 0
         self._overwrite = overwrite
-        self._format = _FORMATS[self.path.suffix.lower()]
+        self._format = formats[self.path.suffix.lower()]
         self._partial = self.path.with_name(f".unianimate-{secrets.token_hex(6)}.partial")
         self._av = require("av", "the extra `standalone` of this package")
         if self._format.codec not in self._av.codecs_available:
@@ -163,6 +172,8 @@ class VideoWriter:
             self._open()
         if self._format.pixels == "pal8":
             frame = self._av.VideoFrame.from_ndarray(_to_palette(pixels), format="pal8")
+        elif self._format.pixels == "bgr0":
+            frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")
         else:
             padding = ((0, self._stream.height - self.height), (0, self._stream.width - self.width), (0, 0))
             frame = self._av.VideoFrame.from_ndarray(np.pad(pixels, padding, mode="edge"), format="rgb24")

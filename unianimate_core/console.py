@@ -1,0 +1,104 @@
+"""What the commands share: precisions, sizes, devices, progress, messages."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import typer
+
+from .checkpoint import read_tensors, unet_tensors
+from .errors import InputError
+
+if TYPE_CHECKING:
+    import rich.progress
+
+    from .animate import Settings
+    from .unet import UNetConfig
+
+PUBLIC_SIZE = "512x768"
+
+
+class DType(str, Enum):
+    """Precisions by their short names."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+    @property
+    def torch(self) -> torch.dtype:
+        """PyTorch's name for it."""
+        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.value]
+
+
+def note(message: str) -> None:
+    """Say something to the user; standard output is for results."""
+    typer.echo(message, err=True)
+
+
+def parse_size(text: str, option: str) -> tuple[int, int]:
+    """Read an option's ``width x height``.
+
+    Raises:
+        InputError: It is something else.
+    """
+    width, _, height = text.lower().partition("x")
+    try:
+        return int(width), int(height)
+    except ValueError:
+        raise InputError(f"{option} is {text!r}: write width x height, for example {PUBLIC_SIZE}") from None
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Take the device of that name; CUDA's first, or the CPU, where there is none.
+
+    Raises:
+        InputError: PyTorch cannot use it.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a device that this PyTorch or machine lacks
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name} cannot be used ({reason}): leave it out, or choose cpu") from error
+    return device
+
+
+def peek_checkpoint(path: Path) -> tuple[UNetConfig, int, dict[str, str]]:
+    """A checkpoint's sizes, its number of parameters and its metadata; the weights stay in the file."""
+    from .unet.loading import check_keys
+
+    tensors, metadata = read_tensors(path)
+    tensors = unet_tensors(tensors, str(path))
+    return check_keys(tensors, str(path)), sum(tensor.numel() for tensor in tensors.values()), metadata
+
+
+def check_memory(
+    config: UNetConfig, parameters: int, settings: Settings, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Refuse what cannot fit before any work is done."""
+    from .unet.config import PIXELS_PER_LATENT
+    from .unet.memory import activation_bytes, require_memory
+
+    frames, height, width = settings.frames, settings.height // PIXELS_PER_LATENT, settings.width // PIXELS_PER_LATENT
+    needed = parameters * dtype.itemsize + activation_bytes(config, frames, height, width, dtype)
+    what = f"the network with {frames} frames of {settings.width} x {settings.height}"
+    require_memory(needed, device, what, "Lower --size or --frames")
+
+
+def progress_bars() -> rich.progress.Progress:
+    """Progress bars on standard error."""
+    import rich.console
+    import rich.progress
+
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TimeRemainingColumn(),
+        console=rich.console.Console(stderr=True),
+    )

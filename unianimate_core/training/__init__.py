@@ -1,0 +1,1 @@
+"""Training: a folder of videos with motions into weights that `load_unet` and the nodes read."""
