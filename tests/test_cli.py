@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from synthetic import GOLDEN
 
-from unianimate_core import cli, load_unet
+from unianimate_core import assets, cli, load_unet
 from unianimate_core.video import read_video
 
 EXAMPLES = GOLDEN.parent.parent / "samples"
@@ -76,7 +76,7 @@ def refused(command, arguments, *parts):
 
 
 def without_prompt(path):
-    weights = load_file(cli.SMALL_UNET)
+    weights = load_file(assets.SMALL_UNET)
     del weights["empty_prompt"]
     save_file(weights, path)
     return path
@@ -146,11 +146,11 @@ BAD_OPTIONS = [
     ({"person": -1}, "person"),
     ({"device": "tpu9"}, "--device tpu9", "cpu"),
     ({"device": "meta"}, "--device meta"),
-    ({"vae": cli.SMALL_VAE}, "--checkpoint and --vae belong together"),
-    ({"checkpoint": cli.SMALL_UNET}, "--checkpoint and --vae belong together"),
-    ({"checkpoint": cli.SMALL_VAE, "vae": cli.SMALL_VAE}, "not a UniAnimate model", "TAESD"),
-    ({"checkpoint": cli.SMALL_UNET, "vae": cli.SMALL_UNET}, "not an autoencoder"),
-    ({"checkpoint": "missing.pth", "vae": cli.SMALL_VAE}, "no checkpoint file at missing.pth"),
+    ({"vae": assets.SMALL_VAE}, "--checkpoint and --vae belong together"),
+    ({"checkpoint": assets.SMALL_UNET}, "--checkpoint and --vae belong together"),
+    ({"checkpoint": assets.SMALL_VAE, "vae": assets.SMALL_VAE}, "not a UniAnimate model", "TAESD"),
+    ({"checkpoint": assets.SMALL_UNET, "vae": assets.SMALL_UNET}, "not an autoencoder"),
+    ({"checkpoint": "missing.pth", "vae": assets.SMALL_VAE}, "no checkpoint file at missing.pth"),
     ({"reference": "missing.png"}, "no picture at missing.png"),
     ({"reference": "motion.json"}, "motion.json", "not a picture"),
     ({"motion": "missing.json"}, "missing.json"),
@@ -183,7 +183,7 @@ def test_what_permissions_forbid(folder, command):
         os.seteuid(65534)  # root writes everywhere
     try:
         refused(command, arguments(folder), "cannot write", "out.mp4", "ermission")
-        refused(command, ["convert", cli.SMALL_UNET, folder / "a.safetensors"], "cannot write", "a.safetensors")
+        refused(command, ["convert", assets.SMALL_UNET, folder / "a.safetensors"], "cannot write", "a.safetensors")
         refused(command, arguments(folder, motion=folder / "secret.json"), "secret.json", "ermission")
     finally:
         os.seteuid(user)
@@ -193,7 +193,7 @@ def test_what_permissions_forbid(folder, command):
 def test_a_checkpoint_that_needs_clip_is_told_before_it_is_loaded(folder, command, monkeypatch):
     monkeypatch.setattr("unianimate_core.unet.load_unet", pytest.fail)
     path = without_prompt(folder / "bare.safetensors")
-    refused(command, arguments(folder, checkpoint=path, vae=cli.SMALL_VAE), path, "--clip")
+    refused(command, arguments(folder, checkpoint=path, vae=assets.SMALL_VAE), path, "--clip")
 
 
 def test_any_picture_will_do(folder, command):
@@ -270,6 +270,18 @@ def test_an_end_in_the_middle_leaves_nothing(folder, command, monkeypatch, inter
     assert sorted(os.listdir(folder)) == before
 
 
+@pytest.mark.parametrize(("name", "advice"), [("train", "gradient_checkpointing"), ("train-autoencoder", "--batch")])
+def test_out_of_memory_in_training_names_options_that_it_has(command, monkeypatch, name, advice):
+    def broken():
+        raise torch.cuda.OutOfMemoryError("tried to allocate 3 GiB")
+
+    monkeypatch.setattr(cli, "app", broken)
+    code, _, err = command(name)
+    assert code == 2
+    assert advice in err
+    assert "--size" not in err
+
+
 def test_other_errors_keep_their_traceback(folder, monkeypatch):
     monkeypatch.setattr("unianimate_core.pose.read_motion", lambda *_: [][0])
     monkeypatch.setattr(sys, "argv", ["unianimate", *map(str, arguments(folder))])
@@ -280,7 +292,7 @@ def test_other_errors_keep_their_traceback(folder, monkeypatch):
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 def test_convert(tmp_path, command, form, dtype):
-    weights = load_file(cli.SMALL_UNET)
+    weights = load_file(assets.SMALL_UNET)
     source, target = tmp_path / "model.pth", tmp_path / "small.safetensors"
     if form == "safetensors":
         save_file(weights, source)
@@ -298,18 +310,18 @@ def test_convert(tmp_path, command, form, dtype):
 
 def test_convert_refuses(tmp_path, command, monkeypatch):
     source, target = tmp_path / "source.safetensors", tmp_path / "a.safetensors"
-    weights = load_file(cli.SMALL_UNET)
+    weights = load_file(assets.SMALL_UNET)
     large = {name: tensor.float() for name, tensor in weights.items()}
     large["out.0.bias"][3] = 70000
     save_file(large, source)
-    refused(command, ["convert", source, target], "1 of 32 values of out.0.bias", "fp16", "bf16")
+    refused(command, ["convert", source, target], "1 of 64 values of out.0.bias", "fp16", "bf16")
     assert command("convert", source, target, "--dtype", "bf16")[0] == 0
     refused(command, ["convert", source, target], "a.safetensors exists", "--overwrite")
     refused(command, ["convert", target, target, "--overwrite"], "source itself")
     monkeypatch.chdir(tmp_path)
     refused(command, ["convert", target, "../" + tmp_path.name + "/a.safetensors", "--overwrite"], "source itself")
     before = target.read_bytes()
-    refused(command, ["convert", cli.SMALL_VAE, target, "--overwrite"], "not a UniAnimate model", "TAESD")
+    refused(command, ["convert", assets.SMALL_VAE, target, "--overwrite"], "not a UniAnimate model", "TAESD")
     assert target.read_bytes() == before
     refused(command, ["convert", source, tmp_path / "a.pth"], "must end in one of .safetensors")
     refused(command, ["convert", source, tmp_path / "none" / "a.safetensors"], "no folder")
@@ -329,7 +341,7 @@ def test_convert_stores_the_empty_prompt_which_then_serves(folder, command, monk
     clip.empty_prompt = lambda: clip.tokens
     monkeypatch.setattr("unianimate_core.clip.load_clip", lambda path, **options: asked.append(options) or clip)
     source, target = without_prompt(folder / "bare.safetensors"), folder / "own.safetensors"
-    models = {"checkpoint": target, "vae": cli.SMALL_VAE, "frames": 1}
+    models = {"checkpoint": target, "vae": assets.SMALL_VAE, "frames": 1}
     assert command("convert", source, target, "--clip", "clip.bin", "--dtype", "fp32")[0] == 0
     assert torch.equal(load_unet(target).empty_prompt, clip.tokens)
     code, _, err = command(*arguments(folder, **models))
@@ -345,13 +357,20 @@ def test_convert_stores_the_empty_prompt_which_then_serves(folder, command, monk
 
 
 def test_inspect(tmp_path, command):
-    _, out, _ = command("inspect", cli.SMALL_UNET)
-    for part in ("temporal transformers", "1.8 M parameters", "float16", "widths 32, 64", "context 64", "in the file"):
+    _, out, _ = command("inspect", assets.SMALL_UNET)
+    for part in (
+        "temporal transformers",
+        "9.5 M parameters",
+        "float16",
+        "widths 64, 96, 128",
+        "context 64",
+        "in the file",
+    ):
         assert part in out
     torch.save({"input_blocks.0.0.weight": torch.zeros(2)}, tmp_path / "vgen")
-    mamba = {name: tensor for name, tensor in load_file(cli.SMALL_UNET).items() if ".attn1." not in name}
+    mamba = {name: tensor for name, tensor in load_file(assets.SMALL_UNET).items() if ".attn1." not in name}
     save_file(mamba | {"input_blocks.0.1.A_log": torch.zeros(1)}, tmp_path / "mamba")
-    kinds = {"TAESD": cli.SMALL_VAE, "without UniAnimate's": tmp_path / "vgen", "temporal Mamba": tmp_path / "mamba"}
+    kinds = {"TAESD": assets.SMALL_VAE, "without UniAnimate's": tmp_path / "vgen", "temporal Mamba": tmp_path / "mamba"}
     for kind, path in kinds.items():
         code, out, _ = command("inspect", path)
         assert code == 0
@@ -359,15 +378,15 @@ def test_inspect(tmp_path, command):
 
 
 def test_inspect_damaged_files(tmp_path, command):
-    whole = cli.SMALL_UNET.read_bytes()
+    whole = assets.SMALL_UNET.read_bytes()
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
     refused(command, ["inspect", tmp_path / "cut"], "truncated")
     (tmp_path / "page").write_text("<html>Sign in</html>")
     refused(command, ["inspect", tmp_path / "page"], "web page")
-    weights = load_file(cli.SMALL_UNET)
+    weights = load_file(assets.SMALL_UNET)
     weights["out.0.bias"][0] = float("nan")
     save_file(weights, tmp_path / "nan")
-    refused(command, ["inspect", tmp_path / "nan"], "1 of 32 values of out.0.bias")
+    refused(command, ["inspect", tmp_path / "nan"], "1 of 64 values of out.0.bias")
     del weights["out.0.bias"]
     save_file(weights, tmp_path / "part")
     refused(command, ["inspect", tmp_path / "part"], "missing", "out.0.bias")

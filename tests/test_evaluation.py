@@ -12,7 +12,7 @@ import typer
 from PIL import Image
 from test_evaluation_metrics import Features
 
-from unianimate_core import InputError, cli, load_unet, read_motion
+from unianimate_core import InputError, assets, load_unet, read_motion
 from unianimate_core.animate import Settings, animate
 from unianimate_core.autoencoder import load_autoencoder
 from unianimate_core.evaluation.command import evaluate
@@ -71,7 +71,7 @@ def run(tmp_path, capsys):
     return call
 
 
-def test_a_model_is_measured_against_the_truth_and_the_guesses(tmp_path, data, run):
+def test_a_model_is_measured_against_the_truth_and_the_baselines(tmp_path, data, run):
     found, said = run(data, frames=3, seed=7)
     out = tmp_path / "out"
     assert sorted(os.listdir(out)) == [
@@ -94,9 +94,9 @@ def test_a_model_is_measured_against_the_truth_and_the_guesses(tmp_path, data, r
     truth = moving(0)
     picture = torch.from_numpy(truth[0]) / 255
     track = read_motion(data / "a.json")
-    autoencoder = load_autoencoder(cli.SMALL_VAE)
+    autoencoder = load_autoencoder(assets.SMALL_VAE)
     settings = Settings(WIDTH, HEIGHT, 3, steps=1, seed=7)
-    groups = animate(load_unet(cli.SMALL_UNET), autoencoder, picture, track, settings, track[0])
+    groups = animate(load_unet(assets.SMALL_UNET), autoencoder, picture, track, settings, track[0])
     made = (torch.cat(list(groups)) * 255).round().to(torch.uint8).numpy()
     assert np.array_equal(read_video(out / "made" / "a.mkv")[0], made)
     rows = found["videos"][0]["rows"]
@@ -109,8 +109,9 @@ def test_a_model_is_measured_against_the_truth_and_the_guesses(tmp_path, data, r
     }
     for row, video in expected.items():
         each = np.abs(video.astype(float) - truth[:3]).mean((1, 2, 3))
-        assert rows[row]["per_frame"]["l1"] == pytest.approx(each), row
-        assert rows[row]["mean"]["l1"] == pytest.approx(each.mean())
+        # Decoded in other groups, a few values may round to the next grey level.
+        assert rows[row]["per_frame"]["l1"] == pytest.approx(each, abs=1e-3), row
+        assert rows[row]["mean"]["l1"] == pytest.approx(each.mean(), abs=1e-3)
         both = [v["rows"][row]["mean"]["ssim"] for v in found["videos"]]
         assert found["means"][row]["ssim"] == pytest.approx(np.mean(both))
 
@@ -213,7 +214,7 @@ def test_predictions_that_do_not_fit_are_refused(tmp_path, data, run):
     (made / "b.mkv").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"b\.mkv cannot be read as a video"):
         run(data, predictions=made)
-    assert not (tmp_path / "out" / "metrics.json").exists()
+    assert os.listdir(tmp_path / "out") == [], "all are read before anything is measured"
 
 
 def test_what_cannot_be_used_is_skipped_named_and_counted(tmp_path, data, run):
@@ -230,8 +231,8 @@ def test_what_cannot_be_used_is_skipped_named_and_counted(tmp_path, data, run):
     assert [video["name"] for video in found["videos"]] == ["a", "b"]
     reasons = {
         "corrupt.mp4": "cannot be read as a video",
-        "no_poses.mkv": "no_poses.json",
-        "other_length.mkv": "4 frames, ",
+        "no_poses.mkv": "no poses beside it: give no_poses.json, or a folder no_poses",
+        "other_length.mkv": "4 frames, its poses other_length.json 3",
         "short.mkv": "has 1 frames, 2 are needed",
         "unseen.mkv": "nobody in the reference frame 0",
     }
@@ -242,7 +243,6 @@ def test_what_cannot_be_used_is_skipped_named_and_counted(tmp_path, data, run):
     for name, reason in reasons.items():
         assert reason in found["skipped"][name]
         assert f"- {name}: " in report
-    assert "other_length.json has 3" in found["skipped"]["other_length.mkv"]
 
 
 def test_a_folder_without_usable_videos(tmp_path, data, run):
@@ -252,7 +252,7 @@ def test_a_folder_without_usable_videos(tmp_path, data, run):
         run(data)
     for name in "ab":
         (data / f"{name}.mkv").unlink()
-    with pytest.raises(InputError, match="has no video in it"):
+    with pytest.raises(InputError, match=r"there is no video in .*data: give"):
         run(data)
     with pytest.raises(InputError, match="there is no folder"):
         run(data / "none")
@@ -270,12 +270,11 @@ def test_a_folder_without_usable_videos(tmp_path, data, run):
         ({"start": -1}, "--start is -1"),
         ({"frames": -1}, "--frames is -1"),
         ({"reference_frame": -2}, "--reference-frame is -2"),
-        ({"dtype": "fp64"}, "--dtype is 'fp64': choose fp32"),
         ({"device": "tpu9"}, "--device tpu9"),
-        ({"checkpoint": cli.SMALL_UNET}, "--checkpoint and --vae belong together"),
-        ({"predictions": "made", "vae": cli.SMALL_VAE}, "--vae and --clip make videos"),
+        ({"checkpoint": assets.SMALL_UNET}, "--checkpoint and --vae belong together"),
+        ({"predictions": "made", "vae": assets.SMALL_VAE}, "--vae and --clip make videos"),
         ({"predictions": "none"}, "there is no folder none"),
-        ({"checkpoint": cli.SMALL_VAE, "vae": cli.SMALL_VAE}, "not a UniAnimate model"),
+        ({"checkpoint": assets.SMALL_VAE, "vae": assets.SMALL_VAE}, "not a UniAnimate model"),
         ({"lpips_weights": "none.pth"}, r"no LPIPS weights at none\.pth"),
         ({"lpips_weights": "none.pth", "size": "24x96"}, "24 x 96 are too small for LPIPS"),
         ({"fvd_weights": "none.pt"}, r"no FVD weights at none\.pt"),

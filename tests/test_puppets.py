@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from graphs import DANCE
 from typer.testing import CliRunner
 
 from unianimate_core import InputError, MotionTrack, read_motion
 from unianimate_core.cli import app
-from unianimate_core.training.puppets.dataset import Recipe, make_clip
+from unianimate_core.training.puppets.dataset import Recipe, make_clip, write_puppets
 from unianimate_core.training.puppets.drawing import PARTS, draw_person
 from unianimate_core.training.puppets.motions import mirror, with_proportions
 from unianimate_core.training.puppets.people import random_person
@@ -16,7 +17,6 @@ from unianimate_core.training.puppets.scenes import random_scene
 from unianimate_core.training.puppets.skeleton import random_motion
 from unianimate_core.video.reading import read_video
 
-DANCE = "samples/dance.json"
 JOINT_OF = {"left_hand": 7, "right_hand": 4, "left_foot": 18, "right_foot": 19, "face": 0}
 
 
@@ -99,7 +99,7 @@ def test_generated_motions_have_limbs_of_constant_length_in_depth():
 
 def test_the_command_writes_what_training_and_evaluation_read(tmp_path):
     folder = tmp_path / "people"
-    options = ["--count", "2", "--frames", "5", "--motion", DANCE, "--part", "180:280", "--exact", "--labels"]
+    options = ["--count", "2", "--frames", "5", "--motion", str(DANCE), "--part", "180:280", "--exact", "--labels"]
     result = CliRunner().invoke(app, ["puppets", str(folder), *options])
     assert result.exit_code == 0, result.output
     recipe = Recipe(frames=5, motions=[read_motion(DANCE)[180:280]], exact=True)
@@ -118,6 +118,28 @@ def test_the_command_writes_what_training_and_evaluation_read(tmp_path):
     assert CliRunner().invoke(app, ["puppets", str(folder), *options, "--count", "3"]).exit_code == 0
     assert (folder / "person_00000.mkv").stat().st_mtime_ns == before
     assert (folder / "person_00002.json").exists()
+
+
+def test_a_folder_holds_one_recipe(tmp_path):
+    small = {"width": 32, "height": 32, "frames": 1}
+    write_puppets(tmp_path, Recipe(**small, seed=1), 1)
+    with pytest.raises(InputError, match="seed 1 there, 2 now"):
+        write_puppets(tmp_path, Recipe(**small, seed=2), 1)
+    assert not (tmp_path / "parts").exists()
+    write_puppets(tmp_path, Recipe(**small, seed=1), 1, parts=True)
+    assert (tmp_path / "parts" / "person_00000.npz").exists()
+
+
+def test_a_motion_with_gaps_drives_the_rest():
+    track = read_motion(DANCE)[:3]
+    body = track.body.copy()
+    body[1] = np.nan
+    gaps = MotionTrack(body, width=track.width, height=track.height)
+    drawn, _ = make_clip(Recipe(frames=3, motions=[gaps], exact=True), 0)
+    assert [bool(labels.any()) for labels in drawn.labels] == [True, False, True]
+    nobody = MotionTrack(np.full((2, 20, 2), np.nan), width=8, height=8)
+    with pytest.raises(InputError, match="motion 1 never shows"):
+        Recipe(motions=[gaps, nobody]).check()
 
 
 @pytest.mark.parametrize(

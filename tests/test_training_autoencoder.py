@@ -95,6 +95,35 @@ def test_the_decoder_alone(people, tmp_path):
     assert changed == {"taesd_decoder"}
 
 
+def test_a_damaged_video_is_named_and_left_out(people, tmp_path, caplog):
+    damaged = tmp_path / "damaged.mkv"
+    damaged.write_bytes(b"no video")
+    videos = [damaged, *sorted(people.glob("*.mkv"))]
+    list(train_autoencoder(videos, AutoencoderSettings(steps=12, batch=2, width=4)))
+    assert [str(damaged) in record.message for record in caplog.records] == [True]
+
+
+def test_other_latents_cannot_be_gone_on_with(people, tmp_path):
+    tensors = taesd_layout(narrow(4))
+    settings = AutoencoderSettings(steps=1, width=4)
+    save_tensors(tensors | {"vae_scale": torch.tensor(1.0)}, tmp_path / "scaled.safetensors")
+    with pytest.raises(InputError, match=r"scaled by 0\.18215"):
+        next(train_autoencoder(sorted(people.glob("*.mkv")), settings, tmp_path / "scaled.safetensors"))
+
+
+def test_silent_channels_among_four(tmp_path):
+    """A width of 4 is also the number of latent channels: those are never cut."""
+    model = narrow(4)
+    for name, tensor in model.state_dict().items():
+        if name not in ("encoder.layers.14.weight", "encoder.layers.14.bias") and tensor.shape[0] == 4:
+            tensor[3] = 0
+    save_tensors(taesd_layout(model), tmp_path / "tiny.safetensors")
+    pixels = torch.rand(1, 3, 16, 16)
+    loaded = load_autoencoder(tmp_path / "tiny.safetensors")
+    assert loaded.model.encoder.layers[0].out_channels == 3
+    torch.testing.assert_close(loaded.encode(pixels), model.encode(pixels * 2 - 1).latents.detach())
+
+
 def test_the_command(people, tmp_path):
     target = tmp_path / "vae.safetensors"
     options = ["-o", str(target), "--steps", "2", "--batch", "4", "--width", "4", "--device", "cpu"]
@@ -112,7 +141,7 @@ def test_the_command(people, tmp_path):
         ({"steps": 0}, "steps is 0"),
         ({"batch": 0}, "batch is 0"),
         ({"crop": 60}, "crop is 60"),
-        ({"crop": 128}, "smaller than the crop of 128"),
+        ({"crop": 128}, "none of the videos"),
         ({"width": 65}, "width is 65"),
         ({"learning_rate": math.inf}, "learning rate"),
     ],

@@ -56,6 +56,7 @@ def test_what_goes_into_files_names_no_folder_of_this_machine(tmp_path):
         ({"data.frames": [1, 2, 3]}, ["[data] frames is [1, 2, 3]", "a whole number, or a list of two"]),
         ({"data.fit": "squash"}, ["[data] fit is 'squash'", "crop, pad, stretch"]),
         ({"data.fit": "pad"}, ["[data] fit is 'pad'", "crop or stretch"]),
+        ({"data.held_out": 1.0}, ["[data] held_out is 1.0", "0 to below 1"]),
         ({"data.folder": []}, ["[data] folder is empty"]),
         ({"data.vae": ""}, ["[data] vae is ''", "a path"]),
         ({"training.learning_rate": 0}, ["[training] learning_rate is 0"]),

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from training_run import HEIGHT, WIDTH, config_of, make_video, make_videos
+from training_run import HEIGHT, WIDTH, config_of, make_video, make_videos, on_one_core  # noqa: F401
 
 from unianimate_core import InputError, draw_motion, read_motion
 from unianimate_core.autoencoder import load_autoencoder
 from unianimate_core.training.cache import Cache, CachedVideo
 from unianimate_core.training.conditions import CONDITIONS, draw_present
 from unianimate_core.training.config import DropoutConfig
-from unianimate_core.training.data import Order, Samples
+from unianimate_core.training.data import BatchOrder, Samples
+from unianimate_core.training.held_out import HeldOutClips, hold_out
 from unianimate_core.training.videos import find_sources, prepare_videos
 from unianimate_core.video.reading import read_video
 
@@ -135,6 +136,82 @@ def test_poses_may_be_a_folder_of_openpose_files(tmp_path):
     np.testing.assert_allclose(cached(tmp_path).motion([0, 5]).body, track.body, atol=1e-6)
 
 
+def test_videos_of_one_name_in_two_folders_keep_their_order(tmp_path):
+    for number, folder in enumerate(("b", "a")):
+        make_videos(tmp_path / folder, 1, frames=4 + number)
+    for folders in (["b", "a"], ["a", "b"]):
+        videos = prepare(config_of(tmp_path, **{"data.folder": folders}))
+        assert [(video.name, video.frames) for video in videos] == [("clip0.mp4", 5), ("clip0.mp4", 4)]
+
+
+def test_clip_sees_the_whole_picture_as_in_use(tmp_path, monkeypatch):
+    (tmp_path / "videos").mkdir()
+    make_video(tmp_path / "videos" / "a.mp4", frames=3, width=128, height=48)
+    (tmp_path / "clip.bin").write_bytes(b"weights")
+    seen = []
+
+    class Clip:
+        def encode_image(self, pixels):
+            seen.append(pixels)
+            return torch.zeros(len(pixels), 1024)
+
+    monkeypatch.setattr("unianimate_core.clip.load_clip", lambda *args, **kwargs: Clip())
+    plain = cached(tmp_path)
+    video = cached(tmp_path, **{"data.clip": "clip.bin"})
+    frames, _ = read_video(tmp_path / "videos" / "a.mp4")
+    pixels = torch.cat(seen)
+    assert pixels.dtype == torch.float32
+    np.testing.assert_allclose(pixels.permute(0, 2, 3, 1), frames / 255, atol=1e-6)
+    assert torch.equal(video.latents([0, 1, 2]), plain.latents([0, 1, 2]))  # of the cropped picture
+
+
+def test_a_cached_file_that_is_gone_or_damaged_is_named(tmp_path):
+    make_videos(tmp_path / "videos", 1)
+    config = config_of(tmp_path)
+    samples = Samples(prepare(config), config, BatchOrder(1, 1, 1))
+    path = samples.videos[0].path
+    for damage in (lambda: path.write_bytes(path.read_bytes()[:200]), path.unlink):
+        damage()
+        with pytest.raises(InputError) as caught:
+            samples[3]
+        for part in (str(path), samples.describe(3), "makes it anew"):
+            assert part in str(caught.value)
+
+
+def test_what_is_held_out_depends_on_the_names_alone():
+    names = [f"person{n:03d}.mp4" for n in range(200)]
+    videos = [CachedVideo(name, None, 9) for name in names]
+    trained, held = hold_out(videos, 0.1)
+    assert len(held) == 20
+    assert [v for v in videos if v in held] == held
+    assert [v for v in videos if v not in held] == trained
+    assert set(hold_out(videos[::-1], 0.1)[1]) == set(held)
+    places = [names.index(video.name) for video in held]
+    assert max(places) - min(places) > 100  # from everywhere, not the last ones
+    more = videos + [CachedVideo(f"new{n}.mp4", None, 9) for n in range(20)]
+    assert len(set(hold_out(more, 0.1)[1]) & set(held)) >= 14
+    assert hold_out(videos, 0.0) == (videos, [])
+    assert len(hold_out(videos[:3], 0.01)[1]) == 1
+    with pytest.raises(InputError, match=r"held_out is 0.5, which leaves none of 1 video"):
+        hold_out(videos[:1], 0.5)
+
+
+def test_held_out_clips_are_always_the_same(tmp_path):
+    make_videos(tmp_path / "videos", 2)
+    config = config_of(tmp_path)
+    videos = prepare(config)
+    one, other = HeldOutClips(videos, config), HeldOutClips(videos, config)
+    timesteps = [one[number]["timestep"] for number in range(len(one))]
+    assert np.array_equal(np.diff(timesteps) // 10, [3] * 31)  # 1000 / 32 apart
+    assert 0 < timesteps[0] < timesteps[-1] < 1000
+    torch.manual_seed(3)
+    for number in (0, 17):
+        again = other[number]
+        for name in ("latents", "noise"):
+            assert torch.equal(one[number][name], again[name])
+        assert one[number]["present"] == again["present"]
+
+
 def test_a_folder_without_usable_videos(tmp_path):
     config = config_of(tmp_path)
     with pytest.raises(InputError, match=r"\[data\] folder: there is no folder .*videos"):
@@ -149,7 +226,7 @@ def test_a_folder_without_usable_videos(tmp_path):
 
 def test_clips_are_equally_spaced_in_order_and_of_one_length_a_step(tmp_path):
     config = config_of(tmp_path, **{"data.frames": [2, 5], "data.stride": [1, 3]})
-    samples = Samples(pretend([6, 9, 30]), config, Order(batch=2, accumulate=2, processes=1))
+    samples = Samples(pretend([6, 9, 30]), config, BatchOrder(batch=2, accumulate=2, processes=1))
     lengths, strides, videos = Counter(), Counter(), Counter()
     for step in range(300):
         plans = [samples.plan(4 * step + n) for n in range(4)]
@@ -171,7 +248,7 @@ def test_clips_are_equally_spaced_in_order_and_of_one_length_a_step(tmp_path):
 
 def test_every_frame_and_timestep_is_drawn(tmp_path):
     config = config_of(tmp_path, **{"data.frames": 3, "data.stride": [1, 9]})
-    samples = Samples(pretend([8]), config, Order(1, 1, 1))
+    samples = Samples(pretend([8]), config, BatchOrder(1, 1, 1))
     plans = [samples.plan(number) for number in range(20000)]
     assert {frame for plan in plans for frame in plan.frames} == set(range(8))
     assert {plan.reference for plan in plans} == set(range(8))
@@ -182,7 +259,7 @@ def test_every_frame_and_timestep_is_drawn(tmp_path):
 
 def test_clips_only_come_from_videos_that_are_long_enough(tmp_path):
     config = config_of(tmp_path, **{"data.frames": [2, 50], "data.stride": 2})
-    samples = Samples(pretend([2, 5, 12]), config, Order(1, 1, 1))
+    samples = Samples(pretend([2, 5, 12]), config, BatchOrder(1, 1, 1))
     for number in range(200):
         plan = samples.plan(number)
         assert len(plan.frames) <= samples.lengths[plan.video]
@@ -196,7 +273,7 @@ def test_a_sample_is_what_its_plan_says(tmp_path):
         ("dropout.all_dropped", "dropout.from_reference", "dropout.from_first_frame"), 0
     )
     config = config_of(tmp_path, **changes)
-    samples = Samples(prepare(config), config, Order(1, 1, 1))
+    samples = Samples(prepare(config), config, BatchOrder(1, 1, 1))
     plan, sample = samples.plan(5), samples[5]
     video = samples.videos[plan.video]
     frames = len(plan.frames)
@@ -215,7 +292,7 @@ def test_a_sample_is_what_its_plan_says(tmp_path):
 def test_noise_has_an_offset_for_each_channel_and_frame(tmp_path):
     make_videos(tmp_path / "videos", 1)
     config = config_of(tmp_path)
-    samples = Samples(prepare(config), config, Order(1, 1, 1))
+    samples = Samples(prepare(config), config, BatchOrder(1, 1, 1))
     noise = [samples[number]["noise"] for number in range(400)]
     pixels = torch.cat([n.flatten() for n in noise])
     means = torch.cat([n.mean(dim=(2, 3)).flatten() for n in noise])
@@ -228,7 +305,7 @@ def test_samples_depend_on_seed_and_number_alone(tmp_path):
     make_videos(tmp_path / "videos", 2)
     config = config_of(tmp_path)
     videos = prepare(config)
-    one, other = (Samples(videos, config, Order(2, 1, 1)) for _ in range(2))
+    one, other = (Samples(videos, config, BatchOrder(2, 1, 1)) for _ in range(2))
     torch.manual_seed(1)
     late = [one[number] for number in (7, 3)]
     torch.manual_seed(2)
@@ -239,17 +316,17 @@ def test_samples_depend_on_seed_and_number_alone(tmp_path):
         assert torch.equal(sample["latents"], again["latents"])
         assert sample["timestep"] == again["timestep"]
         assert sample["present"] == again["present"]
-    reseeded = Samples(videos, config_of(tmp_path, seed=8), Order(2, 1, 1))
+    reseeded = Samples(videos, config_of(tmp_path, seed=8), BatchOrder(2, 1, 1))
     assert not torch.equal(reseeded[3]["noise"], late[1]["noise"])
 
 
 def test_each_process_takes_its_part_of_each_batch():
-    order = Order(batch=2, accumulate=2, processes=3)
+    order = BatchOrder(batch=2, accumulate=2, processes=3)
     parts = [list(order.batches(rank, start=5, steps=7)) for rank in range(3)]
     assert parts[1] == [[62, 63], [68, 69], [74, 75], [80, 81]]
     assert sorted(number for part in parts for batch in part for number in batch) == list(range(60, 84))
     # the same steps as one process with all of it at once
-    assert next(iter(Order(12, 1, 1).batches(0, 5, 7))) == list(range(60, 72))
+    assert next(iter(BatchOrder(12, 1, 1).batches(0, 5, 7))) == list(range(60, 72))
 
 
 def test_dropout_shares():
@@ -286,7 +363,7 @@ def test_dropout_shares():
 
 def test_clip_sees_the_first_frame_where_that_is_the_users_picture(tmp_path, monkeypatch):
     config = config_of(tmp_path, **{"data.clip": "clip.safetensors"})
-    samples = Samples(pretend([9]), config, Order(1, 1, 1))
+    samples = Samples(pretend([9]), config, BatchOrder(1, 1, 1))
     seen = {}
     monkeypatch.setattr(CachedVideo, "image", lambda self, index: torch.tensor(index))
     monkeypatch.setattr(CachedVideo, "latents", lambda self, index: torch.zeros(len(index), 4, 3, 2))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from training_run import config_of
+from training_run import config_of, on_one_core  # noqa: F401
 
 from unianimate_core import InputError, UNet, UNetConfig
 from unianimate_core.training.config import TrainingConfig
@@ -66,6 +66,43 @@ def test_a_video_without_a_condition_is_as_if_it_were_alone_without_it(unet, inp
             own = {name: tensor[part] for name, tensor in conditions.items() if present[name][video]}
             alone = unet(latent[part], timestep[part], **own)
             torch.testing.assert_close(together[part], alone, rtol=1e-9, atol=1e-9)
+
+
+def test_what_an_absent_condition_holds_does_not_matter(unet, inputs):
+    latent, timestep, conditions = inputs
+    present = {name: torch.tensor([True, False, True]) for name in NAMES}
+    with torch.no_grad():
+        expected = unet(latent, timestep, **conditions, present=present)
+        for tensor in conditions.values():
+            tensor[1] = torch.inf
+        torch.testing.assert_close(unet(latent, timestep, **conditions, present=present), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["poses", "text"])
+def test_presence_of_what_is_no_condition_is_refused(unet, inputs, name):
+    latent, timestep, conditions = inputs
+    with pytest.raises(InputError, match=f"present names '{name}'.*they are image, pose, reference"):
+        unet(latent, timestep, **conditions, present={name: torch.ones(BATCH, dtype=torch.bool)})
+
+
+def test_pose_pictures_are_moved_and_embedded_in_groups(unet, inputs, monkeypatch):
+    latent, _, conditions = inputs
+    frame = unet.dwpose_embedding[0].out_channels * 64 * H * W
+    monkeypatch.setattr("unianimate_core.unet.conditions.EMBEDDING_ELEMENTS", 2 * frame)
+    events = []
+    unet.dwpose_embedding[0].register_forward_pre_hook(lambda module, given: events.append(len(given[0])))
+    move = torch.Tensor.to
+    pose = conditions["pose"].float()
+
+    def to(tensor, *args, **kwargs):
+        if tensor.dtype == torch.float32:
+            events.append("moved")
+        return move(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    with torch.no_grad():
+        unet.encode_pose(pose, latent)
+    assert events == ["moved", 2] * (BATCH * FRAMES // 2)
 
 
 def test_gradient_checkpointing_changes_no_gradient(unet, inputs):
@@ -138,6 +175,21 @@ def test_starts_from_a_checkpoint_whole_or_in_part(tmp_path, unet):
     assert "input_blocks.3.0.in_layers.2.weight" in new
     assert "input_blocks.1.0.in_layers.2.weight" not in new
     assert all(torch.equal(mine[name], tensors[name].half().float()) for name in same)
+
+
+def test_a_transformer_with_a_new_layer_begins_as_the_identity(unet):
+    torch.manual_seed(5)
+    tensors = {name: torch.randn_like(tensor) for name, tensor in unet.float().state_dict().items()}
+    temporal = next(name for name, module in unet.named_modules() if isinstance(module, TemporalTransformer))
+    spatial = next(name for name, module in unet.named_modules() if isinstance(module, SpatialTransformer))
+    lacking = next(name for name in tensors if name.startswith(f"{temporal}.") and name.endswith("to_q.weight"))
+    del tensors[lacking]
+    built, new = new_unet(CONFIG, tensors=tensors)
+    projection = {f"{temporal}.proj_out.weight", f"{temporal}.proj_out.bias"}
+    assert set(new) == {lacking} | projection
+    mine = built.state_dict()
+    assert all(torch.count_nonzero(mine[name]) == 0 for name in projection)
+    assert torch.equal(mine[f"{spatial}.proj_out.weight"], tensors[f"{spatial}.proj_out.weight"])
 
 
 def test_checkpoints_that_cannot_be_started_from(tmp_path, unet):

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from graphs import ASSETS, ROOT, SMALL_VAE
 
 from unianimate_core.pose import MotionTrack, write_motion
@@ -39,6 +41,17 @@ SECTIONS = {
     "training": {"learning_rate": 1e-3},
     "report": {"log": 1, "checkpoint": 2, "samples": 0},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_one_core():
+    """On the CPU, whatever the machine has: curves are compared closely, and networks are tiny."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "1")
+        yield
+    torch.set_num_threads(threads)
 
 
 def make_video(path, frames=6, width=32, height=48, seed=0):
@@ -93,7 +106,7 @@ def rows_of(output):
 def command(path, *launcher):
     """The command as a process of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
-    module = ["-m", "unianimate_core.training.command", str(path)]
+    module = ["-m", "unianimate_core.cli", "train", str(path)]
     return subprocess.Popen(
         [sys.executable, *launcher, *module], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
     )

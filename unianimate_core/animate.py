@@ -47,20 +47,23 @@ class Settings:
     seed: int = 0
     fit: Fit = "crop"
 
-    def check(self, motion: MotionTrack) -> None:
-        """Raise InputError for a value out of range, or a stretch of the motion that is not there or shows nobody."""
+    def check(self) -> None:
+        """Raise InputError for a value out of range, whatever the motion."""
         check_size(self.width, self.height)
-        if not 0 <= self.start < len(motion):
-            raise InputError(f"start is {self.start}: the motion has {len(motion)} frames, 0 to {len(motion) - 1}")
-        left = len(motion) - self.start
-        if not 1 <= self.frames <= left:
-            raise InputError(f"frames is {self.frames}: the motion has 1 to {left} from frame {self.start} on")
         schedule = Schedule()
         schedule.ddim_timesteps(self.steps)
         check_guidance(self.guidance)
         check_prior(self.prior, schedule)
         if not 0 <= self.seed < 2**64:
             raise InputError(f"seed is {self.seed}: choose 0 to {2**64 - 1}")
+
+    def check_motion(self, motion: MotionTrack) -> None:
+        """Raise InputError where a motion has not the stretch that is asked for, or shows nobody in it."""
+        if not 0 <= self.start < len(motion):
+            raise InputError(f"start is {self.start}: the motion has {len(motion)} frames, 0 to {len(motion) - 1}")
+        left = len(motion) - self.start
+        if not 1 <= self.frames <= left:
+            raise InputError(f"frames is {self.frames}: the motion has 1 to {left} from frame {self.start} on")
         if not motion.present[self.start : self.start + self.frames].any():
             raise InputError(
                 f"the motion shows nobody in its frames {self.start} to {self.start + self.frames - 1}: "
@@ -101,7 +104,8 @@ def animate(
     Raises:
         InputError: At once, when an input cannot be used.
     """
-    settings.check(motion)
+    settings.check()
+    settings.check_motion(motion)
     width, height = settings.width, settings.height
     driving = fit_track(motion[settings.start : settings.start + settings.frames], width, height, settings.fit)
     picture, box = fit_picture(reference, width, height)

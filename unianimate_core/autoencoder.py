@@ -25,6 +25,9 @@ DOWNSCALE = 8
 LDM_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 LDM_TRAINING = ("loss.", "model_ema.")
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # diffusers before 0.15
+# The first layers take, and the last ones make, pictures and latents, whatever the width.
+TINY_STARTS = ("encoder.layers.0.weight", "decoder.layers.0.weight")
+TINY_ENDS = ("encoder.layers.14.weight", "encoder.layers.14.bias", "decoder.layers.18.weight", "decoder.layers.18.bias")
 
 logger = logging.getLogger(__name__)
 
@@ -171,16 +174,14 @@ def _without_silent_channels(tensors: Tensors) -> tuple[Tensors, int]:
     ComfyUI runs TAESD at its full width only: narrow ones are stored with zeros.
     """
     layout = tensors["decoder.layers.0.weight"].shape[0]
-    written = [0] + [
-        int(tensor.reshape(layout, -1).any(1).nonzero().max()) + 1
-        for tensor in tensors.values()
-        if tensor.ndim and tensor.shape[0] == layout and tensor.any()
-    ]
-    width = max(written) or layout
-    cut = {
-        name: tensor[tuple(slice(width if size == layout else size) for size in tensor.shape)].contiguous()
-        for name, tensor in tensors.items()
-    }
+    inner = [tensor for name, tensor in tensors.items() if tensor.shape[0] == layout and name not in TINY_ENDS]
+    written = [int(tensor.reshape(layout, -1).any(1).nonzero().max()) + 1 for tensor in inner if tensor.any()]
+    width = max(written, default=layout)
+    cut = {}
+    for name, tensor in tensors.items():
+        outwards = slice(None) if name in TINY_ENDS else slice(width)
+        inwards = slice(None) if name in TINY_STARTS else slice(width)
+        cut[name] = (tensor[outwards, inwards] if tensor.ndim > 1 else tensor[outwards]).contiguous()
     return cut, width
 
 

@@ -8,7 +8,6 @@ through the file in small groups.
 from __future__ import annotations
 
 import re
-import secrets
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .errors import InputError
+from .output import replacing
 
 GROUP_BYTES = 64 << 20
 PREFIXES = ("", "module.", "model.diffusion_model.", "diffusion_model.")
@@ -77,17 +77,14 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: str | Path, metadata
         InputError: It cannot be written; what was there before is still there.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
+    with replacing(path) as partial:
         partial.touch()
         mode = partial.stat().st_mode
-        save_file(_apart(tensors), partial, metadata=metadata)
+        try:
+            save_file(_apart(tensors), partial, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         partial.chmod(mode)  # safetensors leaves a file to its owner alone
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot write {path} ({error}): free some space, or choose another place") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def unwrap(content: object, source: str = "the checkpoint") -> Tensors:

@@ -15,9 +15,9 @@ except ImportError as missing:
 
 import torch
 
-from .assets import SMALL_SIZE, SMALL_UNET, SMALL_VAE
+from .assets import SMALL_GUIDANCE, SMALL_SIZE
 from .checkpoint import UNIANIMATE, check_finite, describe, read_tensors, save_tensors, unet_tensors
-from .console import PUBLIC_SIZE, DType, check_memory, choose_device, note, parse_size, peek_checkpoint, progress_bars
+from .console import GUIDANCE, PUBLIC_SIZE, DType, note, parse_size, peek_checkpoint, progress_bars
 from .errors import InputError
 from .evaluation.command import evaluate
 from .output import check_output
@@ -26,6 +26,13 @@ from .training.command import train
 from .training.puppets.command import puppets
 
 CLIP_FRAMES = 16
+SAMPLING_ADVICE = "Lower --size or --frames, or use --dtype fp16"
+MEMORY_ADVICE = {
+    "animate": SAMPLING_ADVICE,
+    "evaluate": SAMPLING_ADVICE,
+    "train": 'In the configuration lower batch or frames, or set gradient_checkpointing = true or precision = "bf16"',
+    "train-autoencoder": "Lower --batch, --crop or --width",
+}
 
 app = typer.Typer(
     help="Animate a person's picture by a motion (UniAnimate).", no_args_is_help=True, pretty_exceptions_enable=False
@@ -62,7 +69,13 @@ def animate(
     ] = None,
     start: Annotated[int, typer.Option(help="First frame of the motion to use, from 0.")] = 0,
     steps: Annotated[int, typer.Option(help="DDIM steps, 25 to 50 are usual.")] = 30,
-    guidance: Annotated[float, typer.Option(help="Weight of the conditions; 1 switches guidance off.")] = 2.5,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the conditions; 1 switches guidance off.",
+            show_default=f"{GUIDANCE}, {SMALL_GUIDANCE} for the small model",
+        ),
+    ] = None,
     noise_prior: Annotated[int, typer.Option(help="Timestep of the noise prior, 0 to 999; 0 for pure noise.")] = 949,
     seed: Annotated[int, typer.Option(help="Same seed, same video.")] = 0,
     fps: Annotated[float, typer.Option(help="Frames per second of the video.")] = 30.0,
@@ -82,53 +95,40 @@ def animate(
     """Animate a picture by a motion."""
     from .animate import Settings
     from .animate import animate as run
-    from .autoencoder import load_autoencoder
-    from .clip import load_clip
+    from .model_options import choose_models
     from .pose import read_motion
-    from .unet import load_unet
     from .video import VideoWriter, read_picture
 
-    if (checkpoint is None) != (vae is None):
-        raise InputError("--checkpoint and --vae belong together: give both, or neither for the small model")
-    width, height = parse_size(size or (PUBLIC_SIZE if checkpoint else SMALL_SIZE), "--size")
+    models = choose_models(checkpoint, vae, clip, dtype, device)
+    width, height = parse_size(size or models.size, "--size")
     picture = read_picture(reference)
     track = read_motion(motion, person, None if canvas is None else parse_size(canvas, "--canvas"))
     standing = None if reference_pose is None else read_motion(reference_pose)
     left = len(track) - start
     if frames is None:
         frames = min(CLIP_FRAMES, left)
+    if guidance is None:
+        guidance = models.guidance
     settings = Settings(width, height, frames or left, start, steps, guidance, noise_prior, seed, fit.value)
-    settings.check(track)
+    settings.check()
+    settings.check_motion(track)
     video = VideoWriter(output, width, height, fps, overwrite)
-    where = choose_device(device)
-    precision = dtype.torch if dtype else torch.float32 if where.type == "cpu" else torch.float16
-    config, parameters, metadata = peek_checkpoint(checkpoint or SMALL_UNET)
-    if clip is None and not config.prompt_tokens:
-        raise InputError(
-            f"{checkpoint} does not bring the empty prompt's tokens: give --clip (OpenCLIP ViT-H/14), or store them "
-            "once with `unianimate convert --clip`"
-        )
-    check_memory(config, parameters, settings, precision, where)
+    models.check_memory(settings)
 
-    if checkpoint is None:
+    if models.small:
         note("No --checkpoint given: using the small model that comes with the package.")
     elif clip is None:
         note("No --clip given: the picture's CLIP embedding is left out, the likeness may suffer.")
-    if metadata.get("unianimate") == "untrained":
-        note("This model is UNTRAINED: the video will show noise, not a person.")
     if standing is None:
         note("No --reference-pose given: taking the motion's first pose as the picture's.")
     if lost := int((~track[start : start + settings.frames].present).sum()):
         note(f"{lost} of {settings.frames} frames of the motion show no person: their pose picture is black.")
 
-    autoencoder = load_autoencoder(vae or SMALL_VAE, precision, where)
-    image = text = None
-    if clip is not None:  # only as long as it is needed: it is as large as the network
-        encoder = load_clip(clip, dtype=precision, device=where, text=not config.prompt_tokens)
-        image = encoder.encode_image(picture.movedim(-1, 0)[None])[0]
-        text = None if config.prompt_tokens else encoder.empty_prompt()
-        del encoder
-    unet = load_unet(checkpoint or SMALL_UNET, precision, where)
+    autoencoder = models.load_autoencoder()
+    encoder, text = models.load_clip()
+    image = None if encoder is None else encoder.encode_image(picture.movedim(-1, 0)[None])[0]
+    del encoder  # only as long as it is needed: it is as large as the network
+    unet = models.load_unet()
     with progress_bars() as progress, video:
         sampling = progress.add_task("sampling", total=None)
         decoding = progress.add_task("decoding", total=settings.frames, visible=False)
@@ -159,7 +159,7 @@ def convert(
     check_output(target, (".safetensors",), overwrite)
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target} is the source itself: choose another name")
-    config, _, _ = peek_checkpoint(source)
+    config, _ = peek_checkpoint(source)
     added = {}
     if clip is not None:
         prompt = load_clip(clip, vision=False).empty_prompt()  # 77 d
@@ -213,7 +213,8 @@ def main() -> None:
         out_of_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
         if not out_of_memory and "can't allocate memory" not in str(error):  # the CPU's has no type of its own
             raise
-        _fail(f"out of memory ({error}). Lower --size or --frames, or use --dtype fp16")
+        advice = MEMORY_ADVICE.get(sys.argv[1], "Close other programs, or take a machine with more")
+        _fail(f"out of memory ({error}). {advice}")
 
 
 def _fail(message: str) -> NoReturn:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .unet import UNetConfig
 
 PUBLIC_SIZE = "512x768"
+GUIDANCE = 2.5
 
 
 class DType(str, Enum):
@@ -67,13 +68,12 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def peek_checkpoint(path: Path) -> tuple[UNetConfig, int, dict[str, str]]:
-    """A checkpoint's sizes, its number of parameters and its metadata; the weights stay in the file."""
+def peek_checkpoint(path: Path) -> tuple[UNetConfig, int]:
+    """A checkpoint's sizes and its number of parameters; the weights stay in the file."""
     from .unet.loading import check_keys
 
-    tensors, metadata = read_tensors(path)
-    tensors = unet_tensors(tensors, str(path))
-    return check_keys(tensors, str(path)), sum(tensor.numel() for tensor in tensors.values()), metadata
+    tensors = unet_tensors(read_tensors(path)[0], str(path))
+    return check_keys(tensors, str(path)), sum(tensor.numel() for tensor in tensors.values())
 
 
 def check_memory(

@@ -7,6 +7,9 @@ from types import ModuleType
 
 from .errors import InputError
 
+TRAIN_EXTRA = "the extra `train` of this package"
+EVALUATE_EXTRA = "the extra `evaluate` of this package"
+
 
 def require(module: str, remedy: str) -> ModuleType:
     """Import an optional module.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..data_folder import Source, find_sources, read_track
 from ..errors import InputError
-from ..pose import MotionTrack, draw_motion, fit_track, read_motion
+from ..pose import MotionTrack, draw_motion
 from ..video import fit_picture, read_video
 from .parts import Parts, read_parts
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
+USUAL_FPS = 30.0
 
 
 @dataclass(frozen=True)
@@ -22,29 +23,34 @@ class Clip:
     """A true video, as it is on disk.
 
     Attributes:
-        path: Of the video; its stem names the clip.
+        source: Its files.
         frames: uint8 f h w 3.
-        fps: Frames per second.
-        track: The person's pose in each frame; None where it was not asked for.
+        fps: Frames per second; 30 where the file names none that a video can be written with.
+        track: The person's pose in each frame, as fractions of it; None where there is none.
         parts: Of a synthetic person.
     """
 
-    path: Path
+    source: Source
     frames: np.ndarray
     fps: float
     track: MotionTrack | None
     parts: Parts | None
 
+    @property
+    def path(self) -> Path:
+        """Of the video."""
+        return self.source.video
+
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """A clip in the size and length in which it is compared.
 
     Attributes:
-        name: Of the clip.
+        name: Of the clip, see `list_videos`.
         frames: uint8 f H W 3.
         reference: The reference picture, uint8 H W 3.
-        pose: Skeleton pictures, uint8 f H W 3, or None.
+        track: The person's pose in each frame, on a canvas of W x H, or None.
         fps: Frames per second.
         parts: Of a synthetic person, in this size and length.
     """
@@ -52,65 +58,72 @@ class Truth:
     name: str
     frames: np.ndarray
     reference: np.ndarray
-    pose: np.ndarray | None
+    track: MotionTrack | None
     fps: float
     parts: Parts | None
 
+    @property
+    def pose(self) -> np.ndarray | None:
+        """Skeleton pictures, uint8 f H W 3, or None."""
+        return None if self.track is None else draw_motion(self.track, self.track.width, self.track.height)
 
-def list_videos(folder: str | Path) -> dict[str, Path]:
-    """The videos of a folder by their stems, in the order of their names.
+
+def list_videos(folder: str | Path) -> dict[str, Source]:
+    """The videos in and below a folder by their names: the path below the folder, without the suffix.
 
     Raises:
-        InputError: There is no such folder, no video in it, or two with one stem.
+        InputError: There is no such folder, no video in it, or two with one name.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}: give a folder of videos")
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
-    files = [file for file in files if not file.name.startswith(".")]
-    if not files:
-        raise InputError(f"{folder} has no video in it: put {', '.join(VIDEO_SUFFIXES)} files there")
-    stem, times = Counter(file.stem for file in files).most_common(1)[0]
+    sources = find_sources((Path(folder),))
+    names = [clip_name(source) for source in sources]
+    name, times = Counter(names).most_common(1)[0]
     if times > 1:
-        raise InputError(f"{folder} has {times} videos named {stem}: leave one")
-    return {file.stem: file for file in files}
+        raise InputError(f"{folder} has {times} videos named {name}: leave one")
+    return dict(zip(names, sources, strict=True))
 
 
-def read_clip(path: Path, poses: bool = True) -> Clip:
-    """Read a video with what lies beside it: ``<stem>.json`` with its poses, ``parts/<stem>.npz`` if there is one.
+def clip_name(source: Source) -> str:
+    """A video's path below its folder, without the suffix, as ``dancers/anna``."""
+    return source.name.removesuffix(source.video.suffix)
+
+
+def read_clip(source: Source, poses: bool = True) -> Clip:
+    """Read a video with what lies beside it: its poses, and ``parts/<stem>.npz`` if there is one.
 
     Args:
-        path: The video.
+        source: Its files.
         poses: Whether its poses are needed; else they are read where there are any.
 
     Raises:
         InputError: A file is missing or damaged, or one has another number of frames than the video.
     """
+    path = source.video
     frames, fps = read_video(path)
-    track_file, parts_file = path.with_suffix(".json"), path.parent / "parts" / f"{path.stem}.npz"
+    parts_file = path.parent / "parts" / f"{path.stem}.npz"
     track = parts = None
-    if poses or track_file.exists():
-        if not track_file.exists():
-            raise InputError(f"{path} has no poses: put {track_file.name} beside it")
-        track = read_motion(track_file)
-        _check_length(path, frames, track_file, len(track))
+    if poses or source.motion is not None:
+        try:
+            track = read_track(source, frames)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
     if parts_file.exists():
         parts = read_parts(parts_file)
-        _check_length(path, frames, parts_file, len(parts))
+        if len(frames) != len(parts):
+            raise InputError(f"{path} has {len(frames)} frames, {parts_file} has {len(parts)}: give as many")
         if parts.labels.shape[1:] != frames.shape[1:3]:
             raise InputError(f"{parts_file} is for pictures of {parts.labels.shape[1:]}, not {frames.shape[1:3]} (H W)")
-    return Clip(path, frames, fps, track, parts)
+    return Clip(source, frames, fps if 0.1 <= fps <= 1000 else USUAL_FPS, track, parts)
 
 
 def cut_clip(
     clip: Clip, size: tuple[int, int] | None, start: int, frames: int | None, reference: int, least: int = 1
-) -> Truth:
+) -> GroundTruth:
     """Cut a clip and fit it to the size of the comparison.
 
     Args:
         clip: From `read_clip`.
-        size: Width and height; cropped at the centre to that shape and resized, as `animate` does with the reference
-            picture and the motion. None leaves the video's own.
+        size: Width and height; video and poses are cropped at the centre to that shape and resized, as in training.
+            None leaves the video's own.
         start: First frame to compare.
         frames: How many at most; None for all.
         reference: The frame that is the reference picture.
@@ -125,14 +138,15 @@ def cut_clip(
         raise InputError(f"{clip.path} has {count} frames, {needed} are needed")
     stop = count if frames is None else min(count, start + frames)
     width, height = size or (clip.frames.shape[2], clip.frames.shape[1])
-    pose = None
+    picture, box = fit_picture(_floats(clip.frames[reference]), width, height)
+    track = None
     if clip.track is not None:
-        pose = draw_motion(fit_track(clip.track[start:stop], width, height), width, height)
-    return Truth(
-        name=clip.path.stem,
+        track = replace(clip.track[start:stop].crop(*box), width=width, height=height)
+    return GroundTruth(
+        name=clip_name(clip.source),
         frames=fit_frames(clip.frames[start:stop], width, height),
-        reference=fit_frames(clip.frames[reference : reference + 1], width, height)[0],
-        pose=pose,
+        reference=_bytes(picture),
+        track=track,
         fps=clip.fps,
         parts=None if clip.parts is None else clip.parts.cut(start, stop).fit(width, height),
     )
@@ -142,10 +156,12 @@ def fit_frames(frames: np.ndarray, width: int, height: int) -> np.ndarray:
     """Frames uint8 f h w 3 cropped and resized as `fit_picture` does, rounded to uint8 f height width 3."""
     if frames.shape[1:3] == (height, width):
         return frames
-    fitted = (fit_picture(torch.from_numpy(frame) / 255, width, height)[0] for frame in frames)
-    return np.stack([(picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy() for picture in fitted])
+    return np.stack([_bytes(fit_picture(_floats(frame), width, height)[0]) for frame in frames])
 
 
-def _check_length(video: Path, frames: np.ndarray, other: Path, count: int) -> None:
-    if len(frames) != count:
-        raise InputError(f"{video} has {len(frames)} frames, {other} has {count}: they must be of the same length")
+def _floats(frame: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(frame)) / 255
+
+
+def _bytes(picture: torch.Tensor) -> np.ndarray:
+    return (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import assets, console
+
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Iterable
 
     from ..animate import Settings
+    from ..model_options import ModelOptions
     from .sources import FolderSource, ModelSource
 
 FRAMES = 32
@@ -18,7 +21,11 @@ FRAMES = 32
 
 def evaluate(
     data: Annotated[
-        Path, typer.Argument(help="Folder of videos, each with its poses beside it: clip.mp4 and clip.json.")
+        Path,
+        typer.Argument(
+            help="Folder of videos, searched with its subfolders; beside each its poses: clip.mp4 and clip.json, or a "
+            "folder clip of OpenPose's files."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if it is missing.")],
     predictions: Annotated[
@@ -44,7 +51,13 @@ def evaluate(
         ),
     ] = 0,
     steps: Annotated[int, typer.Option(help="DDIM steps, 25 to 50 are usual.")] = 25,
-    guidance: Annotated[float, typer.Option(help="Weight of the conditions; 1 switches guidance off.")] = 2.5,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the conditions; 1 switches guidance off.",
+            show_default=f"{console.GUIDANCE}, {assets.SMALL_GUIDANCE} for the small model",
+        ),
+    ] = None,
     noise_prior: Annotated[int, typer.Option(help="Timestep of the noise prior, 0 to 999; 0 for pure noise.")] = 949,
     seed: Annotated[int, typer.Option(help="Same seed, same videos.")] = 0,
     lpips_weights: Annotated[
@@ -52,7 +65,7 @@ def evaluate(
     ] = None,
     fvd_weights: Annotated[Path | None, typer.Option(help="I3D as TorchScript (i3d_torchscript.pt), for FVD.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="fp32, fp16 or bf16.", show_default="fp16 on a GPU, fp32 on the CPU")
+        console.DType | None, typer.Option(help="Precision.", show_default="fp16 on a GPU, fp32 on the CPU")
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cuda, cuda:1, cpu, mps, ….", show_default="cuda if there is one, else cpu")
@@ -62,22 +75,24 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure how near videos are to the truth: L1, PSNR, SSIM, LPIPS, FVD, and parts of synthetic people."""
-    from .. import assets, console
     from ..animate import Settings
     from ..errors import InputError
-    from ..optional import require
+    from ..model_options import choose_models
+    from ..optional import EVALUATE_EXTRA, require
     from .clips import cut_clip, list_videos
     from .evaluate import evaluate as run
     from .perceptual import FVD_LEAST_FRAMES, Lpips, VideoFeatures, check_lpips_size
 
     for module, package in (("skimage.metrics", "scikit-image"), ("matplotlib.figure", "matplotlib")):
-        require(module, f"{package}, or the extra `evaluate` of this package")
+        require(module, f"{package}, or {EVALUATE_EXTRA}")
     videos = list_videos(data)
     making = predictions is None
     if not making and (checkpoint or vae or clip):
         raise InputError("--checkpoint, --vae and --clip make videos: leave them out with --predictions")
-    if (checkpoint is None) != (vae is None):
-        raise InputError("--checkpoint and --vae belong together: give both, or neither for the small model")
+    for option, folder in (("--output", output / "made"), ("--predictions", predictions)):
+        if folder is not None and data.resolve() in folder.resolve().parents:
+            raise InputError(f"{option} would be in {data}, all whose videos are the truth: give another folder")
+    models = choose_models(checkpoint, vae, clip, dtype, device) if making else None
     for option, value in (("--start", start), ("--reference-frame", reference_frame), ("--frames", frames or 0)):
         if value < 0:
             raise InputError(f"{option} is {value}: give 0 or more")
@@ -87,12 +102,12 @@ def evaluate(
         raise InputError(f"FVD compares sets of videos, {data} has one: leave --fvd-weights out, or give more")
     if frames is not None and frames < least:
         raise InputError(f"--frames is {frames}: FVD needs {least} or more")
-    size = size or (console.PUBLIC_SIZE if checkpoint else assets.SMALL_SIZE if making else None)
+    size = size or (models.size if models else None)
     shape = None if size is None else console.parse_size(size, "--size")
     if lpips_weights is not None and shape is not None:
         check_lpips_size(*shape)
     _check_folder(output, overwrite)
-    where = console.choose_device(device)
+    where = models.device if models else console.choose_device(device)
     lpips = None if lpips_weights is None else Lpips(lpips_weights, where)
     features = None if fvd_weights is None else VideoFeatures(fvd_weights, where)
     asked: dict[str, Any] = {
@@ -105,15 +120,16 @@ def evaluate(
         "FVD weights": fvd_weights and fvd_weights.name,
     }
     model: ModelSource | None = None
-    if predictions is None:
-        settings = Settings(*shape, frames or FRAMES, start, steps, guidance, noise_prior, seed)
-        models = checkpoint or assets.SMALL_UNET, vae or assets.SMALL_VAE, clip
-        model = _model_source(models, settings, reference_frame, dtype, where, output / "made")
+    if models is not None:
+        if guidance is None:
+            guidance = models.guidance
+        settings = Settings(*shape, frames or 1, start, steps, guidance, noise_prior, seed)
+        model = _model_source(models, settings, reference_frame, output / "made")
         asked |= {"steps": steps, "guidance": guidance, "noise prior": noise_prior, "seed": seed}
-        asked |= {name: model.made_with[name] for name in ("device", "dtype")}
-        asked |= {name: path and path.name for name, path in zip(("checkpoint", "vae", "clip"), models, strict=True)}
-    else:
-        existing = _folder_source(predictions, list(videos), shape)
+        asked |= {"device": where.type, "dtype": models.dtype.value}
+        asked |= {name: path and path.name for name, path in _files(models).items()}
+    elif predictions is not None:
+        existing = _folder_source(predictions, videos, shape)
         asked["predictions"] = str(predictions)
     output.mkdir(exist_ok=True)
     with console.progress_bars() as progress:
@@ -152,63 +168,36 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         check_output(folder.parent / f"{folder.name}.json", (".json",), overwrite=True)
 
 
-def _folder_source(predictions: Path, stems: list[str], size: tuple[int, int] | None) -> FolderSource:
+def _folder_source(predictions: Path, names: Iterable[str], size: tuple[int, int] | None) -> FolderSource:
     from ..errors import InputError
     from .clips import list_videos
     from .sources import FolderSource
 
-    found = list_videos(predictions)
-    if missing := [stem for stem in stems if stem not in found]:
+    names, found = list(names), list_videos(predictions)
+    if missing := [name for name in names if name not in found]:
         raise InputError(
-            f"{predictions} has {len(stems) - len(missing)} of {len(stems)} videos: no {', '.join(missing[:5])}"
+            f"{predictions} has {len(names) - len(missing)} of {len(names)} videos: no {', '.join(missing[:5])}"
             f"{'' if len(missing) <= 5 else ', …'}. Name each as the true one"
         )
-    return FolderSource(found, size)
+    return FolderSource({name: source.video for name, source in found.items()}, size)
 
 
-def _model_source(
-    models: tuple[Path, Path, Path | None],
-    settings: Settings,
-    reference: int,
-    dtype: str | None,
-    device: torch.device,
-    folder: Path,
-) -> ModelSource:
+def _model_source(models: ModelOptions, settings: Settings, reference: int, folder: Path) -> ModelSource:
     """Check all that can be checked, then load the models."""
-    import numpy as np
-
-    from .. import console
-    from ..autoencoder import load_autoencoder
-    from ..clip import load_clip
-    from ..errors import InputError
-    from ..pose import MotionTrack
-    from ..unet import load_unet
     from .report import versions
     from .sources import ModelSource, sha256
 
-    checkpoint, vae, clip = models
-    somebody = MotionTrack(np.full((settings.start + settings.frames, 20, 2), 0.5), width=1, height=1)
-    settings.check(somebody)  # the options; each clip's own motion is checked in its turn
-    if dtype is not None and dtype not in [known.value for known in console.DType]:
-        raise InputError(f"--dtype is {dtype!r}: choose {', '.join(known.value for known in console.DType)}")
-    precision = console.DType(dtype or ("fp32" if device.type == "cpu" else "fp16"))
-    config, parameters, metadata = console.peek_checkpoint(checkpoint)
-    if clip is None and not config.prompt_tokens:
-        raise InputError(
-            f"{checkpoint} does not bring the empty prompt's tokens: give --clip (OpenCLIP ViT-H/14), or store them "
-            "once with `unianimate convert --clip`"
-        )
-    console.check_memory(config, parameters, settings, precision.torch, device)
-    if metadata.get("unianimate") == "untrained":
-        console.note("This model is UNTRAINED: its videos show noise, not a person.")
-    autoencoder = load_autoencoder(vae, precision.torch, device)
-    encoder = text = None
-    if clip is not None:
-        encoder = load_clip(clip, dtype=precision.torch, device=device, text=not config.prompt_tokens)
-        text = None if config.prompt_tokens else encoder.empty_prompt()
-    unet = load_unet(checkpoint, precision.torch, device)
-    files = {name: path and sha256(path) for name, path in zip(("checkpoint", "vae", "clip"), models, strict=True)}
+    settings.check()
+    models.check_memory(settings)
+    autoencoder = models.load_autoencoder()
+    encoder, text = models.load_clip()
+    unet = models.load_unet()
+    made_with = {name: path and sha256(path) for name, path in _files(models).items()}
     known = versions()
-    made_with = files | {"device": device.type, "dtype": precision.value}
+    made_with |= {"device": models.device.type, "dtype": models.dtype.value}
     made_with |= {name: known.get(name) for name in ("unianimate", "torch")}
     return ModelSource(unet, autoencoder, settings, reference, folder, made_with, encoder, text)
+
+
+def _files(models: ModelOptions) -> dict[str, Path | None]:
+    return {"checkpoint": models.checkpoint, "vae": models.vae, "clip": models.clip}

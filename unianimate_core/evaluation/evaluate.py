@@ -1,7 +1,8 @@
-"""Compares made videos, and simple guesses, with the truth, clip by clip, and writes down what comes out."""
+"""Compares made videos, and simple baselines, with the truth, clip by clip, and writes down what comes out."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..data_folder import Source
 from ..errors import InputError
+from ..output import write_picture
 from ..video import VideoWriter
-from .clips import Clip, Truth, read_clip
+from .clips import Clip, GroundTruth, read_clip
 from .metrics import pixel_metrics
 from .parts import PartMeter
 from .perceptual import Lpips, VideoFeatures, frechet_distance
-from .pictures import contact_strip, mean_curves, plot_curves, side_by_side, write_picture
+from .pictures import contact_strip, mean_curves, plot_curves, side_by_side
 from .report import ROWS, versions, write_report
 
 SHEET_CLIPS = 12
@@ -23,7 +26,7 @@ SHEET_CLIPS = 12
 PerFrame = dict[str, dict[str, np.ndarray]]
 
 
-class Source(Protocol):
+class VideoSource(Protocol):
     """Where the videos to be compared come from.
 
     Attributes:
@@ -32,10 +35,13 @@ class Source(Protocol):
 
     needs_poses: bool
 
-    def check(self, clip: Clip, truth: Truth) -> None:
+    def check(self, clip: Clip, truth: GroundTruth) -> None:
         """Raise InputError for a clip that cannot be used; it is skipped."""
 
-    def videos(self, clip: Clip, truth: Truth) -> dict[str, np.ndarray]:
+    def verify(self, clip: Clip, truth: GroundTruth) -> None:
+        """Raise InputError for what would end `videos`, as far as it is known before; nothing is made yet."""
+
+    def videos(self, clip: Clip, truth: GroundTruth) -> dict[str, np.ndarray]:
         """The videos uint8 f H W 3 by the keys of `report.ROWS`; the first is the one that it is about.
 
         Raises InputError where that cannot go on for any clip.
@@ -43,9 +49,9 @@ class Source(Protocol):
 
 
 def evaluate(
-    videos: Mapping[str, Path],
-    source: Source,
-    cut: Callable[[Clip], Truth],
+    videos: Mapping[str, Source],
+    source: VideoSource,
+    cut: Callable[[Clip], GroundTruth],
     folder: Path,
     settings: Mapping[str, Any],
     lpips: Lpips | None = None,
@@ -55,14 +61,16 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a set of videos.
 
-    A video that cannot be used is skipped, named and counted. Beside the source's videos, two guesses are compared that
-    any model must beat: the reference picture standing still, and the single colour with the least squared error.
+    All videos are read and checked first; one that cannot be used is skipped, named and counted. Beside the source's
+    videos, two baselines are compared that any model must beat: the reference picture standing still, and the single
+    colour with the least squared error.
 
     Args:
         videos: The true ones, by name; see `list_videos`.
         source: Makes or reads what is compared with them.
         cut: Brings a clip to the size and length of the comparison; see `cut_clip`.
-        folder: There already; gets metrics.json, metrics.md, plots/, side_by_side/ and contact_sheet.png.
+        folder: There already; gets metrics.json, metrics.md, plots/, side_by_side/ and contact_sheet.png. What an
+            earlier evaluation left of these goes before the first is written.
         settings: What was asked for, for the report.
         lpips: For that metric.
         features: For FVD.
@@ -76,39 +84,49 @@ def evaluate(
     Raises:
         InputError: No video can be used, a file cannot be written, or the source cannot go on.
     """
-    for name in ("plots", "side_by_side"):
-        (folder / name).mkdir(exist_ok=True)
-    entries: list[dict[str, Any]] = []
+
+    def read(video: Source) -> tuple[Clip, GroundTruth, PartMeter | None]:
+        clip = read_clip(video, source.needs_poses)
+        truth = cut(clip)
+        return clip, truth, None if truth.parts is None else PartMeter(truth.parts, truth.frames)
+
+    usable: list[Source] = []
     skipped: dict[str, str] = {}
-    strips: list[np.ndarray] = []
-    collected: dict[str, list[np.ndarray]] = {}
-    for path in videos.values():
+    for video in videos.values():
         try:
-            clip = read_clip(path, source.needs_poses)
-            truth = cut(clip)
+            clip, truth, _ = read(video)
             source.check(clip, truth)
-            meter = None if truth.parts is None else PartMeter(truth.parts, truth.frames)
         except InputError as error:
-            skipped[path.name] = str(error)
-            note(f"Skipped {path.name}: {error}")
+            skipped[video.name] = str(error)
+            note(f"Skipped {video.name}: {error}")
             advance()
             continue
+        source.verify(clip, truth)
+        usable.append(video)
+    if not usable:
+        raise InputError(f"none of the {len(videos)} videos can be used: {'; '.join(skipped.values())}")
+    _remove_results(folder)
+    entries: list[dict[str, Any]] = []
+    strips: list[np.ndarray] = []
+    collected: dict[str, list[np.ndarray]] = {}
+    for video in usable:
+        clip, truth, meter = read(video)
         made = source.videos(clip, truth)
-        everything = made | guesses(truth)
+        everything = made | baselines(truth)
         measured = measure(truth, everything, meter, lpips)
         if features is not None:
-            for row, video in {**everything, "truth": truth.frames}.items():
-                collected.setdefault(row, []).append(features(video))
+            for row, frames in {**everything, "truth": truth.frames}.items():
+                collected.setdefault(row, []).append(features(frames))
         entries.append(_entry(truth, measured, meter))
         shown = next(iter(made.values()))
-        _write_video(folder / "side_by_side" / f"{truth.name}.mp4", truth, shown)
-        write_picture(folder / "plots" / f"{truth.name}.png", plot_curves(measured, truth.name))
+        beside, plot = _shown_files(folder, truth.name)
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        _write_video(beside, truth, shown)
+        write_picture(plot_curves(measured, truth.name), plot)
         if len(strips) < SHEET_CLIPS:
             strips.append(contact_strip(truth.name, truth.reference, truth.frames, shown))
         advance()
-    if not entries:
-        reasons = "; ".join(skipped.values())
-        raise InputError(f"none of the {len(videos)} videos can be used: {reasons}")
     means = _means([{row: values["mean"] for row, values in entry["rows"].items()} for entry in entries])
     notes = _describe(entries, skipped, settings)
     if features is not None:
@@ -121,14 +139,14 @@ def evaluate(
         "skipped": skipped,
         "notes": notes,
     }
-    write_picture(folder / "contact_sheet.png", _stack(strips))
+    write_picture(_stack(strips), folder / "contact_sheet.png")
     curves = mean_curves([{row: values["per_frame"] for row, values in e["rows"].items()} for e in entries])
-    write_picture(folder / "plots" / "mean.png", plot_curves(curves, f"mean of {len(entries)} videos"))
+    write_picture(plot_curves(curves, f"mean of {len(entries)} videos"), folder / "plots" / "mean.png")
     write_report(folder, report, notes)
     return report
 
 
-def guesses(truth: Truth) -> dict[str, np.ndarray]:
+def baselines(truth: GroundTruth) -> dict[str, np.ndarray]:
     """``still``: the reference picture in every frame. ``colour``: the mean of all pixels; both uint8 f H W 3."""
     colour = np.rint(truth.frames.mean((0, 1, 2))).astype(np.uint8)
     shape = truth.frames.shape
@@ -136,7 +154,7 @@ def guesses(truth: Truth) -> dict[str, np.ndarray]:
 
 
 def measure(
-    truth: Truth, videos: Mapping[str, np.ndarray], meter: PartMeter | None = None, lpips: Lpips | None = None
+    truth: GroundTruth, videos: Mapping[str, np.ndarray], meter: PartMeter | None = None, lpips: Lpips | None = None
 ) -> PerFrame:
     """All metrics of single videos: for each of them, numbers f by the keys of `report.COLUMNS`.
 
@@ -154,7 +172,26 @@ def measure(
     return measured
 
 
-def _entry(truth: Truth, measured: PerFrame, meter: PartMeter | None) -> dict[str, Any]:
+def _shown_files(folder: Path, name: str) -> tuple[Path, Path]:
+    """Where a clip's video and plot are."""
+    return folder / "side_by_side" / f"{name}.mp4", folder / "plots" / f"{name}.png"
+
+
+def _remove_results(folder: Path) -> None:
+    """Remove metrics.json, whose being there says that all is complete, and what belongs to it."""
+    metrics = folder / "metrics.json"
+    try:
+        names = [video["name"] for video in json.loads(metrics.read_text(encoding="utf-8"))["videos"]]
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or another's
+        names = []
+    for file in (metrics, folder / "metrics.md", folder / "contact_sheet.png", folder / "plots" / "mean.png"):
+        file.unlink(missing_ok=True)
+    for name in names:
+        for file in _shown_files(folder, name):
+            file.unlink(missing_ok=True)
+
+
+def _entry(truth: GroundTruth, measured: PerFrame, meter: PartMeter | None) -> dict[str, Any]:
     frames, height, width, _ = truth.frames.shape
     rows = {
         row: {"mean": {key: _mean(values) for key, values in metrics.items()}, "per_frame": metrics}
@@ -205,11 +242,10 @@ def _describe(entries: list[dict[str, Any]], skipped: Mapping[str, str], setting
     return [counted, f"{said}."]
 
 
-def _write_video(path: Path, truth: Truth, made: np.ndarray) -> None:
+def _write_video(path: Path, truth: GroundTruth, made: np.ndarray) -> None:
     pose = {} if truth.pose is None else {"pose": truth.pose}
     panels = side_by_side({"reference": truth.reference[None], **pose, "truth": truth.frames, "made": made})
-    fps = truth.fps if 0.1 <= truth.fps <= 1000 else 30.0
-    with VideoWriter(path, panels.shape[2], panels.shape[1], fps, overwrite=True) as video:
+    with VideoWriter(path, panels.shape[2], panels.shape[1], truth.fps, overwrite=True) as video:
         video.write(panels)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..optional import require
+from ..optional import EVALUATE_EXTRA, require
 
 LEVELS = 255
 SSIM_WINDOW = 7
@@ -103,7 +103,7 @@ def ssim(made: np.ndarray, truth: np.ndarray) -> np.ndarray:
     Raises:
         InputError: Frames smaller than the window, or scikit-image is missing.
     """
-    metrics = require("skimage.metrics", "scikit-image, or the extra `evaluate` of this package")
+    metrics = require("skimage.metrics", f"scikit-image, or {EVALUATE_EXTRA}")
     if min(made.shape[1:3]) < SSIM_WINDOW:
         size = f"{made.shape[2]} x {made.shape[1]}"
         raise InputError(f"frames of {size} are too small for SSIM: give at least {SSIM_WINDOW} pixels a side")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..optional import require
+from ..optional import EVALUATE_EXTRA, require
 from ..video import fit_picture
 
 LIMB_WORDS = ("arm", "leg", "thigh", "calf", "shin")
@@ -104,7 +104,7 @@ class PartMeter:
     """
 
     def __init__(self, parts: Parts, truth: np.ndarray) -> None:
-        self._colour = require("skimage.color", "scikit-image, or the extra `evaluate` of this package")
+        self._colour = require("skimage.color", f"scikit-image, or {EVALUATE_EXTRA}")
         if parts.labels.shape != truth.shape[:3]:
             raise InputError(f"the parts' labels are {parts.labels.shape}, the video is {truth.shape[:3]} (f H W)")
         self.parts = parts

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from ..errors import InputError
-from ..optional import require
-from .report import COLUMNS, ROWS, replacing
+from ..figures import draw_figure, new_figure
+from ..optional import EVALUATE_EXTRA
+from .report import COLUMNS, ROWS
 
 STRIP = 18  # pixels; height of a line of captions
 CURVES = ("psnr_star", "ssim", "l1", "lpips", "limb_iou", "person_iou", "identity")
@@ -57,15 +56,10 @@ def plot_curves(rows: Mapping[str, Mapping[str, np.ndarray]], title: str) -> np.
     Raises:
         InputError: matplotlib is missing.
     """
-    # Figures of their own, not pyplot's: no window, no global state, no backend of the user's changed.
-    remedy = "matplotlib, or the extra `evaluate` of this package"
-    figure_class = require("matplotlib.figure", remedy).Figure
-    canvas_class = require("matplotlib.backends.backend_agg", remedy).FigureCanvasAgg
     keys = [key for key in CURVES if any(key in row for row in rows.values())]
     columns = min(2, len(keys))
     lines = math.ceil(len(keys) / columns)
-    figure = figure_class(figsize=(5.5 * columns, 2.6 * lines + 0.8), dpi=100, layout="constrained")
-    canvas = canvas_class(figure)
+    figure = new_figure(5.5 * columns, 2.6 * lines + 0.8, f"matplotlib, or {EVALUATE_EXTRA}")
     axes = np.atleast_1d(figure.subplots(lines, columns, squeeze=False).ravel())
     names = [name for name in ROWS if name in rows] + [name for name in rows if name not in ROWS]
     for axis, key in zip(axes, keys, strict=False):
@@ -85,8 +79,7 @@ def plot_curves(rows: Mapping[str, Mapping[str, np.ndarray]], title: str) -> np.
     found = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(len(found), 3), fontsize=9)
     figure.suptitle(title)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return draw_figure(figure)
 
 
 def mean_curves(videos: Sequence[Mapping[str, Mapping[str, np.ndarray]]]) -> dict[str, dict[str, np.ndarray]]:
@@ -134,20 +127,3 @@ def contact_strip(
     ]
     title = caption(f"{name}: reference picture; truth above, made below", lines[0].shape[1])
     return np.concatenate([title, *lines])
-
-
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write a PNG, whole or not at all.
-
-    Args:
-        path: The file; one that is there is replaced.
-        picture: uint8 H W 3, RGB.
-
-    Raises:
-        InputError: It cannot be written.
-    """
-    done, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise InputError(f"{path}: a picture of {picture.shape} cannot be written as PNG")
-    with replacing(path) as file:
-        file.write_bytes(png.tobytes())

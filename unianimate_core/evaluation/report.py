@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 import platform
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..output import replacing
 
 Row = Mapping[str, float | None]
 
@@ -38,8 +36,12 @@ class Column:
 COLUMNS = {
     "l1": Column("L1", "↓", ".2f", "mean absolute difference in grey levels, 0 to 255"),
     "l1_published": Column("L1 (published)", "↓", ".2E", "L1 divided by width x height, as papers print it"),
-    "psnr": Column("PSNR", "↑", ".2f", "dB, as older papers print it: differences and squares overflow in uint8"),
-    "psnr_star": Column("PSNR*", "↑", ".2f", "dB, computed in floats; identical frames count as 58.92 dB"),
+    "psnr": Column(
+        "PSNR", "↑", ".2f", "dB, at most 58.92, as older papers print it: differences and squares overflow in uint8"
+    ),
+    "psnr_star": Column(
+        "PSNR*", "↑", ".2f", "dB, computed in floats; at most 58.92: squared errors below 1/12 count as that"
+    ),
     "ssim": Column("SSIM", "↑", ".4f", "scikit-image, uniform window of 7 x 7"),
     "lpips": Column("LPIPS", "↓", ".4f", "version 0.1, backbone as given"),
     "fvd": Column("FVD", "↓", ".1f", "squared Fréchet distance of the features of all videos"),
@@ -124,25 +126,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file under a temporary name that is given; it gets its own when it is whole.
-
-    Raises:
-        InputError: It cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path} ({error.strerror or error}): free some space, or choose another place"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _number(value: float | None, key: str) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,26 @@ from ..autoencoder import Autoencoder
 from ..clip import ClipEncoder
 from ..diffusion.ddim import Callback
 from ..errors import InputError
+from ..output import replacing
 from ..pose import MotionTrack
 from ..unet import UNet
+from ..unet.config import PIXELS_PER_LATENT
+from ..unet.memory import activation_bytes, require_memory
 from ..video import VideoWriter, read_video
-from .clips import Clip, Truth, fit_frames
+from .clips import Clip, GroundTruth, fit_frames
 from .metrics import as_uint8, check_pair
-from .report import replacing
 
 
 class ModelSource:
     """Animates the reference picture of each clip by the clip's own motion.
 
-    The videos are kept, lossless, as ``<stem>.mkv`` with what they were made with in ``<stem>.json``. One that was made
+    The videos are kept, lossless, as ``<name>.mkv`` with what they were made with in ``<name>.json``. One that was made
     with the same is read, not made again; so an evaluation that was stopped goes on.
 
     Args:
         unet: From `load_unet`.
         autoencoder: From `load_autoencoder`.
-        settings: How to sample; the number of frames is each clip's own.
+        settings: How to sample, and the first frame of each clip; the number of frames is each clip's own.
         reference: The frame that is the reference picture.
         folder: Where the videos are kept; made if it is missing.
         made_with: All that the videos depend on beside ``settings`` and the clip, to be compared with what is kept.
@@ -65,29 +66,39 @@ class ModelSource:
         self.made_with = dict(made_with)
         self.reused = 0
 
-    def check(self, clip: Clip, truth: Truth) -> None:
-        """Raise InputError where the clip's poses cannot drive a video."""
-        track = _track(clip)
-        self._settings(truth).check(track)
+    def check(self, clip: Clip, truth: GroundTruth) -> None:
+        """Raise InputError where the clip's poses cannot drive a video, or it takes more memory than there is."""
+        track, settings = _track(clip), self._settings(truth)
+        try:
+            settings.check_motion(track)
+        except InputError as error:
+            raise InputError(f"{clip.path}: {error}") from error
         if not track[self.reference].present.any():
             raise InputError(f"{clip.path}: its poses show nobody in the reference frame {self.reference}")
+        height, width = settings.height // PIXELS_PER_LATENT, settings.width // PIXELS_PER_LATENT
+        weight = next(self.unet.parameters())
+        needed = activation_bytes(self.unet.config, settings.frames, height, width, weight.dtype)
+        what = f"{clip.path}: {settings.frames} frames of {settings.width} x {settings.height}"
+        require_memory(needed, weight.device, what, "Choose a smaller size, or fewer frames")
 
-    def videos(self, clip: Clip, truth: Truth) -> dict[str, np.ndarray]:
+    def verify(self, clip: Clip, truth: GroundTruth) -> None:
+        """There is nothing to be wrong before it is made."""
+
+    def videos(self, clip: Clip, truth: GroundTruth) -> dict[str, np.ndarray]:
         """``model``, what was made; and ``autoencoder``, the truth encoded and decoded."""
         made_with = self.made_with | {
             "settings": asdict(self._settings(truth)),
             "reference frame": self.reference,
             "video": sha256(clip.path),
-            "poses": sha256(clip.path.with_suffix(".json")),
+            "poses": sha256(*clip.source.pose_files()),
         }
         video, note = self.folder / f"{truth.name}.mkv", self.folder / f"{truth.name}.json"
         made = _kept(video, note, made_with, truth)
         if made is None:
             made = self._make(clip, truth)
-            self.folder.mkdir(exist_ok=True)
+            video.parent.mkdir(parents=True, exist_ok=True)
             note.unlink(missing_ok=True)  # never beside a video that it does not describe
-            fps = truth.fps if 0.1 <= truth.fps <= 1000 else 30.0
-            with VideoWriter(video, made.shape[2], made.shape[1], fps, overwrite=True, lossless=True) as writer:
+            with VideoWriter(video, made.shape[2], made.shape[1], truth.fps, overwrite=True, lossless=True) as writer:
                 writer.write(made)
             with replacing(note) as file:
                 file.write_text(json.dumps(made_with, indent=1), encoding="utf-8")
@@ -95,12 +106,14 @@ class ModelSource:
             self.reused += 1
         return {"model": made, "autoencoder": self._rebuild(truth.frames)}
 
-    def _settings(self, truth: Truth) -> Settings:
+    def _settings(self, truth: GroundTruth) -> Settings:
         return replace(self.settings, frames=len(truth.frames))
 
-    def _make(self, clip: Clip, truth: Truth) -> np.ndarray:
+    def _make(self, clip: Clip, truth: GroundTruth) -> np.ndarray:
+        assert truth.track is not None
+        picture = torch.from_numpy(np.ascontiguousarray(clip.frames[self.reference])) / 255  # h w 3
         track = _track(clip)
-        picture = torch.from_numpy(clip.frames[self.reference]) / 255  # h w 3
+        standing = replace(track[self.reference], width=picture.shape[1], height=picture.shape[0])
         image = None
         if self.encoder is not None:
             image = self.encoder.encode_image(rearrange(picture, "h w c -> 1 c h w"))[0]
@@ -108,9 +121,9 @@ class ModelSource:
             self.unet,
             self.autoencoder,
             picture,
-            track,
-            self._settings(truth),
-            track[self.reference],
+            truth.track,
+            replace(self._settings(truth), start=0),
+            standing,
             image,
             self.text,
             self.callback,
@@ -130,7 +143,7 @@ class FolderSource:
     """Reads videos that were made elsewhere.
 
     Args:
-        videos: The made videos, by the stems of the true ones.
+        videos: The made videos, by the names of the true ones.
         size: Width and height that they are cropped and resized to; None: they must have the size of the truth.
     """
 
@@ -139,15 +152,15 @@ class FolderSource:
     def __init__(self, videos: Mapping[str, Path], size: tuple[int, int] | None) -> None:
         self.files, self.size = videos, size
 
-    def check(self, clip: Clip, truth: Truth) -> None:
+    def check(self, clip: Clip, truth: GroundTruth) -> None:
         """Every clip that can be read can be used."""
 
-    def videos(self, clip: Clip, truth: Truth) -> dict[str, np.ndarray]:
-        """``predictions``.
+    def verify(self, clip: Clip, truth: GroundTruth) -> None:
+        """Raise InputError where the video cannot be read, or has another number or size of frames than the truth."""
+        self.videos(clip, truth)
 
-        Raises:
-            InputError: The video cannot be read, or has another number or size of frames than the truth.
-        """
+    def videos(self, clip: Clip, truth: GroundTruth) -> dict[str, np.ndarray]:
+        """``predictions``; InputError as `verify`."""
         path = self.files[truth.name]
         frames, _ = read_video(path)
         if self.size is not None:
@@ -156,23 +169,23 @@ class FolderSource:
         return {"predictions": frames}
 
 
-@lru_cache(maxsize=16)
-def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
+def sha256(*paths: Path) -> str:
+    """Of the contents of some files, one after the other, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
 def _track(clip: Clip) -> MotionTrack:
     if clip.track is None:
-        raise InputError(f"{clip.path} has no poses: put {clip.path.stem}.json beside it")
+        raise InputError(f"{clip.path} has no poses: give {clip.path.stem}.json beside it")
     return clip.track
 
 
-def _kept(video: Path, note: Path, made_with: Mapping[str, Any], truth: Truth) -> np.ndarray | None:
+def _kept(video: Path, note: Path, made_with: Mapping[str, Any], truth: GroundTruth) -> np.ndarray | None:
     """A video made before with the same, if there is a whole one."""
     try:
         if json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(made_with)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ LATENT_NOISE = 0.05
 LATENT_SPREAD = 4.0  # colours of 0-1 have a deviation of about a quarter
 POOL = 64
 FRAMES_PER_VIDEO = 8
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[int, float, float], None]
 
@@ -44,7 +47,7 @@ class AutoencoderSettings:
     batch: int = 16
     crop: int = 64
     width: int = 32
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     seed: int = 0
     decoder_only: bool = False
 
@@ -87,12 +90,12 @@ def train_autoencoder(
     settings.check()
     if not videos:
         raise InputError("there are no videos to train an autoencoder on")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = _tiny(settings.width)
         _begin_with_block_means(model)
     if start is not None:
-        _widen(model, load_autoencoder(start).model.state_dict())
+        _widen(model, _tensors_to_start_from(start))
     model = model.to(device, memory_format=torch.channels_last).train()
     model.encoder.requires_grad_(not settings.decoder_only)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -165,6 +168,18 @@ def _begin_with_block_means(model: torch.nn.Module) -> None:
     carry(decoder[18], 1)
 
 
+def _tensors_to_start_from(path: Path) -> dict[str, Tensor]:
+    autoencoder = load_autoencoder(path)
+    if not isinstance(autoencoder.model, type(_tiny(1, "meta"))):
+        raise InputError(f"{path} is no autoencoder of TAESD's layout: give one that this command wrote")
+    if not (math.isclose(autoencoder.gain, 1, rel_tol=1e-3) and abs(autoencoder.offset) < 1e-3):
+        raise InputError(
+            f"the latents of {path} are scaled by {autoencoder.gain:g} and moved by {autoencoder.offset:g}, those of "
+            "this training are not: give one that this command wrote"
+        )
+    return autoencoder.model.state_dict()
+
+
 @torch.no_grad()
 def _widen(model: torch.nn.Module, narrow: dict[str, Tensor]) -> None:
     """Give a model the weights of one as wide or narrower, and the same function (arXiv 1511.05641).
@@ -183,7 +198,7 @@ class _Pool:
     """Frames of a few videos, of which one is replaced before every batch: decoding costs more than cropping."""
 
     def __init__(self, videos: list[Path], settings: AutoencoderSettings, random: np.random.Generator) -> None:
-        self.videos, self.settings, self.random = videos, settings, random
+        self.videos, self.settings, self.random = list(videos), settings, random
         self.frames: list[np.ndarray] = []  # of each video n H W 3
         for _ in range(min(POOL, len(videos))):
             self._read()
@@ -202,12 +217,23 @@ class _Pool:
         return pixels.contiguous(memory_format=torch.channels_last).float() / 127.5 - 1
 
     def _read(self) -> None:
-        path = self.videos[self.random.integers(len(self.videos))]
+        """Add a video; one that cannot be used is named and not tried again."""
+        while self.videos:
+            index = self.random.integers(len(self.videos))
+            try:
+                self.frames.append(self._frames(self.videos[index]))
+                return
+            except InputError as error:
+                logger.warning("skipped: %s", error)
+                del self.videos[index]
+        raise InputError("none of the videos can be used: see the reasons above")
+
+    def _frames(self, path: Path) -> np.ndarray:
         frames, _ = read_video(path)  # f h w 3
         height, width = frames.shape[1:3]
         if min(height, width) < self.settings.crop:
             raise InputError(f"{path} is {width} x {height}: smaller than the crop of {self.settings.crop}")
-        self.frames.append(frames[self.random.permutation(len(frames))[:FRAMES_PER_VIDEO]])
+        return frames[self.random.permutation(len(frames))[:FRAMES_PER_VIDEO]]
 
 
 def _away_from_unit(latents: Tensor) -> Tensor:

@@ -29,10 +29,10 @@ def train_autoencoder(
 
     from .. import console
     from ..checkpoint import save_tensors
+    from ..data_folder import find_sources
     from ..output import check_output
     from .autoencoder import AutoencoderSettings
     from .autoencoder import train_autoencoder as run
-    from .videos import find_sources
 
     check_output(output, (".safetensors",), overwrite)
     videos = [source.video for source in find_sources((data,))]

@@ -17,14 +17,15 @@ from torch.nn import functional as F
 from ..autoencoder import Autoencoder
 from ..checkpoint import save_tensors
 from ..clip import ClipEncoder
+from ..data_folder import Source, read_track
 from ..errors import InputError
-from ..pose import MotionTrack, read_motion
+from ..pose import MotionTrack
 from ..video import fit_picture
 from ..video.pictures import Box
 from ..video.reading import read_video
 from .config import DataConfig
 
-FORMAT = "1"  # of the cached files; another one makes them anew
+FORMAT, CLIP_FORMAT = "1", "2"  # of the cached files, those with CLIP; another one makes them anew
 JPEG_QUALITY = 95
 GROUP = 8  # pictures encoded at once
 FINGERPRINT_BYTES = 1 << 20
@@ -32,21 +33,6 @@ FINGERPRINT_BYTES = 1 << 20
 
 class UnusableVideo(InputError):
     """A video that a data set has to do without."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A video of the data set.
-
-    Attributes:
-        name: Its path below the data folder, for messages.
-        video: The file.
-        motion: A JSON file of keypoints, or a folder of them; None where there is none.
-    """
-
-    name: str
-    video: Path
-    motion: Path | None
 
 
 @dataclass(frozen=True)
@@ -106,7 +92,8 @@ class Cache:
         self.device = torch.device(device)
         self._encoders: tuple[Autoencoder, ClipEncoder | None] | None = None
         weights = [config.vae] if config.clip is None else [config.vae, config.clip]
-        settings = (FORMAT, config.width, config.height, config.fit, *map(_fingerprint, weights))
+        version = FORMAT if config.clip is None else CLIP_FORMAT
+        settings = (version, config.width, config.height, config.fit, *map(_fingerprint, weights))
         self._settings = repr(settings).encode()
         config.cache.mkdir(parents=True, exist_ok=True)
 
@@ -117,41 +104,35 @@ class Cache:
             UnusableVideo: The video or its motion cannot be used; the message says why.
             InputError: The disk is full, or there is something wrong with the encoders.
         """
-        if source.motion is None:
-            stem = source.video.stem
-            raise UnusableVideo(
-                f"there are no poses beside it: give {stem}.json, or a folder {stem} of OpenPose's files"
-            )
-        files = [source.motion] if source.motion.is_file() else sorted(source.motion.glob("*.json"))
         try:
-            content = "".join(map(_fingerprint, [source.video, *files]))
+            content = "".join(map(_fingerprint, [source.video, *source.pose_files()]))
         except InputError as error:
             raise UnusableVideo(str(error)) from error
         digest = hashlib.sha256(self._settings + content.encode())
         path = self.config.cache / f"{source.video.stem}-{digest.hexdigest()[:20]}.safetensors"
         frames = _frames(path)
         if frames is None:
-            tensors = self._compute(source.video, source.motion)
+            tensors = self._compute(source)
             save_tensors(tensors, path)
             frames = len(tensors["latents"])
         return CachedVideo(source.name, path, frames)
 
-    def _compute(self, video: Path, motion: Path) -> dict[str, Tensor]:
+    def _compute(self, source: Source) -> dict[str, Tensor]:
         try:
-            frames, _ = read_video(video)  # f h w 3
-            track = read_motion(motion, canvas=(frames.shape[2], frames.shape[1]))
+            frames, _ = read_video(source.video)  # f h w 3
+            track = read_track(source, frames)
         except InputError as error:
             raise UnusableVideo(str(error)) from error
-        if len(track) != len(frames):
-            raise UnusableVideo(f"it has {len(frames)} frames, its poses {motion.name} {len(track)}: give as many")
         autoencoder, clip = self._load_encoders()
         latents, images, jpegs = [], [], []
         for start in range(0, len(frames), GROUP):
-            pixels = torch.stack([self._fit(frame)[0] for frame in frames[start : start + GROUP]])  # g 3 H W
+            group = frames[start : start + GROUP]  # g h w 3
+            pixels = torch.stack([self._fit(frame)[0] for frame in group])  # g 3 H W
             latents.append(autoencoder.encode(pixels.to(self.device), GROUP).half().cpu())
             jpegs += [_jpeg(picture) for picture in pixels]
             if clip is not None:
-                images.append(clip.encode_image(pixels.to(self.device)).half().cpu())
+                whole = rearrange(torch.from_numpy(group), "g h w c -> g c h w")  # as in use: nothing is cropped
+                images.append(clip.encode_image(whole.to(self.device).float() / 255).half().cpu())
         track = track.crop(*self._fit(frames[0])[1])
         tensors = {
             "latents": torch.cat(latents),  # f 4 h w

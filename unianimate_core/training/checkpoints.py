@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,9 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import InputError
+from ..output import rename
 from .config import RunConfig
 
-FIXED = ("seed", "model", "data.width", "data.height")  # what a run cannot change and go on
+FIXED_KEYS = ("seed", "model", "data.width", "data.height")  # what a run cannot change and go on
+FREE_KEYS = ("model.checkpoint",)  # but for these: the file may have been moved
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,29 @@ class Checkpoint:
         ema: Their averages.
         optimizer: The optimiser's state and, under "scaler", the loss scaler's.
         state: Step, smoothed loss, seconds, configuration; as JSON holds it.
+        path: Where it was read from.
     """
 
     model: Mapping[str, Tensor]
     ema: Mapping[str, Tensor]
     optimizer: dict[str, Any]
     state: dict[str, Any]
+    path: Path | None = None
+
+    def check(self, config: RunConfig) -> None:
+        """Make sure that a configuration can go on from here.
+
+        Raises:
+            InputError: It cannot; the message names the key.
+        """
+        for key, (old, new) in changed_keys(self.state["config"], config.plain()).items():
+            fixed = any(key == name or key.startswith(f"{name}.") for name in FIXED_KEYS) and key not in FREE_KEYS
+            if fixed or (key == "data.clip" and None in (old, new)):  # with CLIP there is more to train
+                before, after = ("none" if value is None else value for value in (old, new))
+                raise InputError(
+                    f"{self.path} was trained with {key} = {before}, the configuration says {after}: "
+                    "put it back, or choose another output"
+                )
 
 
 class Checkpoints:
@@ -54,39 +78,35 @@ class Checkpoints:
         """The newest whole checkpoint."""
         return max(self._all(), default=(0, None))[1]
 
-    def read_state(self, config: RunConfig) -> dict[str, Any] | None:
-        """The state of the newest checkpoint; None where there is none.
+    def read(self) -> Checkpoint | None:
+        """The newest checkpoint that can be read, its tensors memory-mapped; None where there is none.
+
+        Damaged ones, as a power cut leaves them, are passed over with a warning.
 
         Raises:
-            InputError: It is of a run that this configuration cannot go on with; the message names the key.
+            InputError: There are some, and none can be read.
         """
-        path = self.latest()
-        if path is None:
-            return None
-        try:
-            state = json.loads((path / "state.json").read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}): remove it, to go on from the one before") from error
-        for key, (old, new) in changes(state["config"], config.plain()).items():
-            if any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED) and key != "model.checkpoint":
-                raise InputError(
-                    f"{path} was trained with {key} = {old}, the configuration says {new}: "
-                    "put it back, or choose another output"
-                )
-        return state
+        damaged = []
+        for _, path in sorted(self._all(), reverse=True):
+            try:
+                checkpoint = _read(path)
+            except (OSError, EOFError, SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError) as error:
+                damaged.append(f"{path} is damaged ({_first_line(error)})")
+                continue
+            for each in damaged:
+                logger.warning("%s: going on from the one before.", each)
+            return checkpoint
+        if damaged:
+            raise InputError(f"{damaged[0]}, and no other checkpoint is whole: choose another output, or remove it")
+        return None
 
-    def read(self) -> Checkpoint:
-        """The newest checkpoint."""
-        path = self.latest()
-        try:
-            return Checkpoint(
-                model=load_file(path / "model.safetensors"),
-                ema=load_file(path / "ema.safetensors"),
-                optimizer=torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True),
-                state=json.loads((path / "state.json").read_text()),
-            )
-        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}): remove it, to go on from the one before") from error
+    def set_aside(self, step: int) -> None:
+        """Rename the checkpoints after a step, which were passed over: they are not to be taken for the newest."""
+        for number, path in self._all():
+            if number > step:
+                aside = path.with_name(f"{path.name}.damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                rename(path, aside)
 
     def write(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint under a temporary name, rename it, and remove the oldest.
@@ -103,12 +123,20 @@ class Checkpoints:
             save_file(dict(checkpoint.ema), partial / "ema.safetensors")
             torch.save(checkpoint.optimizer, partial / "optimizer.pt")
             (partial / "state.json").write_text(json.dumps(checkpoint.state, indent=1))
-            partial.rename(path)
+            for file in partial.iterdir():  # onto the disk, before the name says that it is whole and an old one goes
+                with file.open("rb+") as opened:
+                    os.fsync(opened.fileno())
         except (OSError, SafetensorError, RuntimeError) as error:
             self.remove_partial()
             latest = self.latest()
             last = f"; the last one, {latest}, is whole" if latest else ""
             raise InputError(f"cannot write {path} ({error}){last}: free some space, then start again") from error
+        try:
+            rename(partial, path)
+        except OSError as error:
+            raise InputError(
+                f"{partial} is whole, but cannot be renamed to {path.name} ({error}): rename it"
+            ) from error
         for _, old in sorted(self._all())[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         return path
@@ -125,13 +153,30 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two configurations differ: old and new value by dotted key."""
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Where two configurations differ: old and new value by dotted key, of the keys that both have."""
     found: dict[str, tuple[Any, Any]] = {}
-    for key in [*old, *(key for key in new if key not in old)]:
-        before, after = old.get(key), new.get(key)
+    for key in (key for key in old if key in new):  # another version of this package may know others
+        before, after = old[key], new[key]
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found |= changes(before, after, f"{prefix}{key}.")
+            found |= changed_keys(before, after, f"{prefix}{key}.")
         elif before != after:
             found[f"{prefix}{key}"] = (before, after)
     return found
+
+
+def _read(path: Path) -> Checkpoint:
+    state = json.loads((path / "state.json").read_text())
+    if not isinstance(state, dict) or not {"step", "smoothed", "seconds", "videos", "config"} <= state.keys():
+        raise ValueError("state.json is incomplete")
+    return Checkpoint(
+        model=load_file(path / "model.safetensors"),
+        ema=load_file(path / "ema.safetensors"),
+        optimizer=torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True),
+        state=state,
+        path=path,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
 from .config_file import read_config
 
 
@@ -17,7 +16,7 @@ def train(
 ) -> None:
     """Train a network on videos with poses, or go on with a run that was stopped.
 
-    On several devices: accelerate launch -m unianimate_core.training.command CONFIG
+    On several devices: accelerate launch -m unianimate_core.cli train CONFIG
     """
     run = read_config(config)
     from .loop import train as start
@@ -25,11 +24,3 @@ def train(
     logging.basicConfig(format="%(message)s")
     logging.getLogger("unianimate_core").setLevel(logging.INFO)
     start(run)
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(train)
-    except (InputError, OSError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise SystemExit(2) from error

@@ -73,7 +73,7 @@ class DataConfig:
 
     Attributes:
         folder: Folders of videos, searched with all below them; beside each video its motion under the same stem,
-            a JSON file or a folder of OpenPose's.
+            a JSON file or a folder of OpenPose's. Every video is drawn as often as any other, however long it is.
         vae: SD 1.5's VAE, or a TAESD file.
         cache: Folder for what is computed once of each video: latents, poses, small pictures. Several machines share
             one, as they share the run's.
@@ -83,6 +83,8 @@ class DataConfig:
         stride: Video frames from one frame of a clip to the next; of two numbers, each sample draws one.
         clip: OpenCLIP ViT-H/14's weights for the image condition; left out, the network is trained without it.
         fit: How pictures and poses are put on the working size: ``crop`` or ``stretch``.
+        held_out: Share of the videos that is not trained on; at every checkpoint the averaged weights' loss on clips of
+            them is logged. Which videos they are depends on the names alone.
     """
 
     folder: tuple[Path, ...]
@@ -94,11 +96,13 @@ class DataConfig:
     stride: Span = STRIDE
     clip: Path | None = None
     fit: Fit = "crop"
+    held_out: float = 0.0
 
     def __post_init__(self) -> None:
         check_size(self.width, self.height)
         _check(len(self.folder) > 0, "[data] folder is empty: name a folder of videos")
         _check(self.fit != "pad", "[data] fit is 'pad', which pictures cannot follow: choose crop or stretch")
+        _check(0 <= self.held_out < 1, f"[data] held_out is {self.held_out}: give 0 to below 1")
         for name in ("frames", "stride"):
             low, high = getattr(self, name)
             _check(1 <= low <= high, f"[data] {name} is {low} to {high}: give 1 or more, the smaller first")
@@ -117,7 +121,7 @@ class TrainingConfig:
         weight_decay: Of AdamW.
         betas: Of AdamW.
         clip_norm: Longest gradient; 0 does not shorten it.
-        ema: Decay of the averaged weights, which are the ones written out; it rises from 0 in the first steps.
+        ema: Decay of the averaged weights, which are the ones written out; in the first steps it rises from 0.1.
         precision: ``no`` (float32), ``bf16`` or ``fp16``; the weights themselves stay in float32.
         gradient_checkpointing: Less memory for about a third more time.
         workers: Processes that prepare clips on each device; 0 for the main one.

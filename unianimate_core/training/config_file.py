@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..optional import require
+from ..optional import TRAIN_EXTRA, require
 from .config import RunConfig, Span
 
 
@@ -23,7 +23,7 @@ def read_config(path: str | Path) -> RunConfig:
             message names it.
     """
     path = Path(path)
-    toml = require("tomllib" if sys.version_info >= (3, 11) else "tomli", "the extra `train` of this package")
+    toml = require("tomllib" if sys.version_info >= (3, 11) else "tomli", TRAIN_EXTRA)
     try:
         content = toml.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

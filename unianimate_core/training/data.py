@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from einops import rearrange
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..diffusion import Schedule, offset_noise
+from ..errors import InputError
 from ..pose import draw_motion
 from .cache import CachedVideo
 from .conditions import draw_present
@@ -22,7 +25,7 @@ STEP, SAMPLE = 0, 1  # streams of random numbers
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchOrder:
     """Which samples belong to which step: sample k is in step k // size.
 
     Attributes:
@@ -76,7 +79,7 @@ class Samples(Dataset):
         order: Which samples share a step, and with it their number of frames.
     """
 
-    def __init__(self, videos: list[CachedVideo], config: RunConfig, order: Order) -> None:
+    def __init__(self, videos: list[CachedVideo], config: RunConfig, order: BatchOrder) -> None:
         self.videos = videos
         self.config = config
         self.order = order
@@ -107,7 +110,9 @@ class Samples(Dataset):
 
     def describe(self, number: int) -> str:
         """A sample in words."""
-        plan = self.plan(number)
+        return self._describe(self.plan(number))
+
+    def _describe(self, plan: SamplePlan) -> str:
         return f"{self.videos[plan.video].name}, frames {plan.frames[0]} to {plan.frames[-1]}, timestep {plan.timestep}"
 
     def __getitem__(self, number: int) -> dict[str, Any]:
@@ -120,7 +125,19 @@ class Samples(Dataset):
         Returns:
             ``latents`` and ``noise`` 4 f h w, ``timestep``, ``conditions`` (as `Conditions` without the batch, pictures
             uint8), ``present`` (booleans by condition).
+
+        Raises:
+            InputError: The video's cached file is gone or damaged.
         """
+        try:
+            return self._make(plan)
+        except (OSError, SafetensorError, cv2.error) as error:
+            raise InputError(
+                f"{self.videos[plan.video].path} cannot be read any more ({error}; {self._describe(plan)}): start the "
+                "same command again, which makes it anew"
+            ) from error
+
+    def _make(self, plan: SamplePlan) -> dict[str, Any]:
         latents = rearrange(self.videos[plan.video].latents(plan.frames), "f c h w -> c f h w")
         generator = torch.Generator().manual_seed(plan.noise_seed)
         return {

@@ -70,9 +70,9 @@ def v_loss(predict: Callable[[Tensor], Tensor], latents: Tensor, noise: Tensor, 
         b, float32.
     """
     alphas = alphas.view(-1, 1, 1, 1, 1)
-    signal, share = alphas.sqrt().to(latents), (1 - alphas).sqrt().to(latents)  # b 1 1 1 1
-    v = predict(signal * latents + share * noise)
-    target = signal * noise - share * latents
+    alpha, sigma = alphas.sqrt().to(latents), (1 - alphas).sqrt().to(latents)  # b 1 1 1 1
+    v = predict(alpha * latents + sigma * noise)
+    target = alpha * noise - sigma * latents
     return (v.float() - target.float()).square().mean(dim=(1, 2, 3, 4))
 
 
@@ -88,7 +88,7 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
     return rate
 
 
-class Averages:
+class ExponentialAverage:
     """An exponential moving average of a network's parameters, float32, beside them on their device.
 
     Args:

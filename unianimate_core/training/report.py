@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from einops import rearrange
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from ..autoencoder import Autoencoder
 from ..diffusion import noise_prior, sample
-from ..optional import require
+from ..optional import TRAIN_EXTRA, require
+from ..output import replacing
 from ..unet import Conditions, UNet
 from .config import RunConfig
 from .data import SamplePlan, Samples
 
-TRAIN_EXTRA = "the extra `train` of this package"
 SHOWN = 6  # frames of a clip on a sheet
 
 
@@ -40,16 +40,14 @@ class Log:
         self.output = output
         self.path = output / "log.jsonl"
         self.rows = [row for row in read_log(self.path) if row["step"] <= step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        partial.replace(self.path)
+        with replacing(self.path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         self._board = None
         if tensorboard:
-            board = require("torch.utils.tensorboard", "the package tensorboard")
-            self._board = board.SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)
+            self._board = require_tensorboard().SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row."""
+        """Append a row: of a step, or with ``step`` and ``held_out`` of a checkpoint."""
         self.rows.append(row)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -57,14 +55,16 @@ class Log:
             for name in (name for name, value in row.items() if name != "step" and value is not None):
                 self._board.add_scalar(name, row[name], row["step"])
 
-    def picture(self, name: str, path: Path, step: int) -> None:
-        """Hand a picture to TensorBoard."""
+    def picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """Hand a picture, uint8 H W 3, RGB, to TensorBoard."""
         if self._board is not None:
-            self._board.add_image(name, cv2.imread(str(path))[..., ::-1], step, dataformats="HWC")
+            self._board.add_image(name, picture, step, dataformats="HWC")
 
     def plot(self) -> None:
         """Draw ``loss.png``."""
-        if not self.rows:
+        of_steps = [row for row in self.rows if "loss" in row]
+        held_out = [row for row in self.rows if "held_out" in row]
+        if not of_steps:
             return
         require("matplotlib", TRAIN_EXTRA)
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -72,15 +72,17 @@ class Log:
 
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.add_subplot()
-        steps = [row["step"] for row in self.rows]
-        axes.plot(steps, [row["loss"] for row in self.rows], color="0.8", linewidth=0.8, label="loss")
-        axes.plot(steps, [row["smoothed"] for row in self.rows], color="tab:blue", label="smoothed")
+        steps = [row["step"] for row in of_steps]
+        axes.plot(steps, [row["loss"] for row in of_steps], color="0.8", linewidth=0.8, label="loss")
+        axes.plot(steps, [row["smoothed"] for row in of_steps], color="tab:blue", label="smoothed")
+        if held_out:
+            values = [row["held_out"] for row in held_out]
+            axes.plot([row["step"] for row in held_out], values, color="tab:orange", marker=".", label="held out")
         axes.set(xlabel="step", ylabel="v-prediction MSE", yscale="log")
         axes.grid(alpha=0.3)
         axes.legend()
-        partial = self.output / ".loss.partial.png"
-        FigureCanvasAgg(figure).print_png(partial)
-        partial.replace(self.output / "loss.png")
+        with replacing(self.output / "loss.png") as partial:
+            FigureCanvasAgg(figure).print_png(partial)
 
     def close(self) -> None:
         """Finish TensorBoard's file."""
@@ -88,14 +90,23 @@ class Log:
             self._board.close()
 
 
+def require_tensorboard() -> ModuleType:
+    """What TensorBoard's files are written with.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    return require("torch.utils.tensorboard", "the package tensorboard")
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; a last one that was cut off is left out."""
+    """The rows of a log; those that were cut off are left out."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             rows.append(json.loads(line))
         except ValueError:
-            break
+            continue
     return rows
 
 
@@ -108,8 +119,8 @@ def progress(step: int, steps: int, shown: bool) -> Iterator[Callable[[int, floa
         steps: Steps in all.
         shown: Whether this process shows one.
 
-    Returns:
-        Yields what is to be called after each step, with its number and the smoothed loss.
+    Yields:
+        What is to be called after each step, with its number and the smoothed loss.
     """
     import rich.progress as bars
     from rich.console import Console
@@ -128,23 +139,21 @@ def progress(step: int, steps: int, shown: bool) -> Iterator[Callable[[int, floa
         yield show
 
 
-def sample_sheet(unet: UNet, autoencoder: Autoencoder, samples: Samples, config: RunConfig, path: Path) -> None:
-    """Sample a few fixed clips and draw them: left the reference and its pose, then poses, truth, and made frames.
+def sample_sheet(unet: UNet, autoencoder: Autoencoder, samples: Samples, config: RunConfig) -> np.ndarray:
+    """Sample a few fixed clips and draw them: left the reference and its pose, then poses, truth, and sampled frames.
 
     Args:
         unet: With the weights to show.
         autoencoder: To decode with.
         samples: The run's.
         config: How many clips, and how they are sampled.
-        path: The PNG to write.
+
+    Returns:
+        uint8 H W 3, RGB.
     """
     count = min(config.report.sample_clips, len(samples.videos))
     chosen = np.linspace(0, len(samples.videos) - 1, count).round().astype(int)
-    sheet = np.concatenate([_clip(unet, autoencoder, samples, config, int(video)) for video in chosen])
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.png")
-    cv2.imwrite(str(partial), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    partial.replace(path)
+    return np.concatenate([_clip(unet, autoencoder, samples, config, int(video)) for video in chosen])
 
 
 def _clip(unet: UNet, autoencoder: Autoencoder, samples: Samples, config: RunConfig, index: int) -> np.ndarray:
@@ -154,11 +163,11 @@ def _clip(unet: UNet, autoencoder: Autoencoder, samples: Samples, config: RunCon
     stride = min(config.data.stride.low, (video.frames - 1) // max(1, count - 1))
     present = dict.fromkeys(("image", "pose", "reference", "reference_pose"), True) | {"first_frame": False}
     plan = SamplePlan(index, [n * stride for n in range(count)], video.frames - 1, 0, index, present)
-    made = samples.make(plan)
+    clip = samples.make(plan)
     device = next(unet.parameters()).device
-    given = {name: to_floats(tensor[None], device) for name, tensor in made["conditions"].items()}
+    given = {name: to_floats(tensor[None], device) for name, tensor in clip["conditions"].items()}
     del given["first_frame"]
-    x_T = noise_prior(given["reference"], made["noise"][None].to(device))
+    x_T = noise_prior(given["reference"], clip["noise"][None].to(device))
     x0 = sample(unet, x_T, Conditions(**given), config.report.sampling_steps, config.report.guidance)
     shown = np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int).tolist()
     pictures = _pixels(autoencoder.decode(rearrange(x0[:, :, shown], "1 c f h w -> f c h w")))

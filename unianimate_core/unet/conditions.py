@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -275,9 +276,13 @@ class ConditionEncoders(nn.Module):
                 video's condition is absent, whatever its tensor holds.
 
         Raises:
-            InputError: A condition's shape does not fit the latent, or there is no text.
+            InputError: A condition's shape does not fit the latent, there is no text, or ``present`` names what is no
+                condition.
         """
         batch, _, frames, height, width = like.shape
+        names = [item.name for item in fields(Conditions) if item.name != "text"]
+        if unknown := [name for name in present or () if name not in names]:
+            raise InputError(f"present names {unknown[0]!r}, which is no condition: they are {', '.join(names)}")
         conditions.check(self.config, batch, frames, height, width)
         concat = like.new_zeros(batch, self.config.concat_channels, frames, height, width)  # b 8 f h w
         if conditions.pose is not None:
@@ -293,11 +298,10 @@ class ConditionEncoders(nn.Module):
         """Pixels b f 3 H W → b d f h w, some frames at a time: the first layer holds 32 channels at full size."""
         flat = rearrange(pixels, "b f c h w -> (b f) c h w")
         hidden = embedding[0].out_channels * flat.shape[2] * flat.shape[3]
-        parts = [part.to(like) for part in flat.split(max(1, EMBEDDING_ELEMENTS // hidden))]
+        embed = embedding
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            embedded = [checkpoint(embedding, part, use_reentrant=False) for part in parts]
-        else:
-            embedded = [embedding(part) for part in parts]
+            embed = partial(checkpoint, embedding, use_reentrant=False)
+        embedded = [embed(part.to(like)) for part in flat.split(max(1, EMBEDDING_ELEMENTS // hidden))]
         return rearrange(torch.cat(embedded), "(b f) c h w -> b c f h w", f=pixels.shape[1])
 
 
@@ -305,7 +309,8 @@ def _where_present(feature: Tensor, present: Presence | None, name: str) -> Tens
     """Zeros for the videos of a batch that lack a condition."""
     if present is None or name not in present:
         return feature
-    return feature * present[name].to(feature).view(-1, *[1] * (feature.ndim - 1))
+    rows = present[name].to(feature.device, torch.bool).view(-1, *[1] * (feature.ndim - 1))
+    return torch.where(rows, feature, 0)  # not a product: an infinite feature times 0 is NaN
 
 
 def _along_frames(transformer: FrameTransformer, x: Tensor) -> Tensor:

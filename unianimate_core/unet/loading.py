@@ -68,8 +68,10 @@ def check_keys(tensors: Mapping[str, Tensor], name: str = "the checkpoint") -> U
 def new_unet(config: UNetConfig, seed: int = 0, tensors: Mapping[str, Tensor] | None = None) -> tuple[UNet, list[str]]:
     """A network to train.
 
-    Its residual branches begin at zero, so that every block begins as the identity. Where the network is to bring the
-    empty prompt's tokens, they are random constants: a network trained from nothing needs no CLIP for its text.
+    Its residual branches begin at zero, so that every block begins as the identity. Of a transformer that takes only
+    some of its tensors from others, the output projection begins at zero, too: what is untrained adds nothing. Where
+    the network is to bring the empty prompt's tokens, they are random constants: a network trained from nothing needs
+    no CLIP for its text.
 
     Args:
         config: The sizes.
@@ -97,6 +99,11 @@ def new_unet(config: UNetConfig, seed: int = 0, tensors: Mapping[str, Tensor] | 
     given = {
         name: tensor for name, tensor in (tensors or {}).items() if name in state and tensor.shape == state[name].shape
     }
+    for name, module in unet.named_modules():
+        if isinstance(module, (SpatialTransformer, TemporalTransformer)):
+            own = [f"{name}.{key}" for key in module.state_dict()]
+            if any(key not in given for key in own):
+                given = {key: tensor for key, tensor in given.items() if not key.startswith(f"{name}.proj_out.")}
     unet.load_state_dict(given, strict=False)
     return unet, [name for name in state if name not in given]
 

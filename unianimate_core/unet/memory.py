@@ -35,7 +35,8 @@ def require_memory(needed: int, device: torch.device, what: str, advice: str) ->
 def available_bytes(device: torch.device) -> int | None:
     """Bytes that a device can still give; None where that is not known."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for what comes
+        return torch.cuda.mem_get_info(device)[0] + held
     if device.type == "cpu":
         try:
             import psutil

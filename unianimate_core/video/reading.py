@@ -14,6 +14,8 @@ from .writing import BT709
 if TYPE_CHECKING:
     import av
 
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".gif", ".m4v")
+
 
 def read_video(path: str | Path) -> tuple[np.ndarray, float]:
     """Read a whole video into memory, upright.

@@ -129,8 +129,8 @@ def _draw_torso(canvas: Canvas, person: Person, joint: dict[str, np.ndarray]) ->
 
 
 def _head_centre(joint: dict[str, np.ndarray]) -> np.ndarray:
-    """The middle of the ears, else of the eyes, else the nose, else above the neck."""
-    for names in (("left_ear", "right_ear"), ("left_eye", "right_eye"), ("nose",)):
+    """The middle of the ears, else of the eyes, else the nose; NaN where none is there."""
+    for names in (("left_ear", "right_ear"), ("left_eye", "right_eye")):
         points = np.stack([joint[name] for name in names])
         if np.isfinite(points).all():
             return points.mean(0)

@@ -91,7 +91,7 @@ def frame(body: np.ndarray, random: np.random.Generator, width: int, height: int
     room = height - (bottom - top)
     y = (random.uniform(0.1, 0.9) * room if room > 0 else random.uniform(0, 0.05) * height) - top
     neck = body[:, _JOINT["neck"], 0] * scale
-    left, right = neck.min() - 0.35 * unit * scale, neck.max() + 0.35 * unit * scale
+    left, right = np.nanmin(neck) - 0.35 * unit * scale, np.nanmax(neck) + 0.35 * unit * scale
     x = random.uniform(0.25, 0.75) * (width - (right - left)) - left
     angle = random.uniform(-0.05, 0.05)
     turn = np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))

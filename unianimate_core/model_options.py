@@ -1,0 +1,109 @@
+"""What the options --checkpoint, --vae, --clip, --dtype and --device name: checked at once, loaded later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .assets import SMALL_GUIDANCE, SMALL_SIZE, SMALL_UNET, SMALL_VAE
+from .console import GUIDANCE, PUBLIC_SIZE, DType, check_memory, choose_device, peek_checkpoint
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .animate import Settings
+    from .autoencoder import Autoencoder
+    from .clip import ClipEncoder
+    from .unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The models of a command; see `choose_models`.
+
+    Attributes:
+        checkpoint: UniAnimate weights.
+        vae: The autoencoder.
+        clip: OpenCLIP ViT-H/14, or None.
+        small: Whether it is the small model of the package.
+        dtype: Of all.
+        device: Of all.
+        config: The checkpoint's.
+        parameters: How many it has.
+    """
+
+    checkpoint: Path
+    vae: Path
+    clip: Path | None
+    small: bool
+    dtype: DType
+    device: torch.device
+    config: UNetConfig
+    parameters: int
+
+    @property
+    def size(self) -> str:
+        """Width x height that suits the model."""
+        return SMALL_SIZE if self.small else PUBLIC_SIZE
+
+    @property
+    def guidance(self) -> float:
+        """That suits the model."""
+        return SMALL_GUIDANCE if self.small else GUIDANCE
+
+    def check_memory(self, settings: Settings) -> None:
+        """Raise InputError where the network and its work do not fit into memory."""
+        check_memory(self.config, self.parameters, settings, self.dtype.torch, self.device)
+
+    def load_autoencoder(self) -> Autoencoder:
+        """The autoencoder."""
+        from .autoencoder import load_autoencoder
+
+        return load_autoencoder(self.vae, self.dtype.torch, self.device)
+
+    def load_clip(self) -> tuple[ClipEncoder | None, torch.Tensor | None]:
+        """CLIP where it was given, and the empty prompt's tokens 77 x 1024 where the checkpoint lacks them."""
+        from .clip import load_clip
+
+        if self.clip is None:
+            return None, None
+        missing = not self.config.prompt_tokens
+        encoder = load_clip(self.clip, dtype=self.dtype.torch, device=self.device, text=missing)
+        return encoder, encoder.empty_prompt() if missing else None
+
+    def load_unet(self) -> UNet:
+        """The network."""
+        from .unet import load_unet
+
+        return load_unet(self.checkpoint, self.dtype.torch, self.device)
+
+
+def choose_models(
+    checkpoint: Path | None, vae: Path | None, clip: Path | None, dtype: DType | None, device: str | None
+) -> ModelOptions:
+    """Take the models that were asked for, or the small one of the package; the weights stay in their files.
+
+    Args:
+        checkpoint: As the option.
+        vae: The same.
+        clip: The same.
+        dtype: The same; fp16 on a GPU and fp32 on the CPU where it is None.
+        device: The same.
+
+    Raises:
+        InputError: One is missing or not what it should be.
+    """
+    if (checkpoint is None) != (vae is None):
+        raise InputError("--checkpoint and --vae belong together: give both, or neither for the small model")
+    config, parameters = peek_checkpoint(checkpoint or SMALL_UNET)
+    if clip is None and not config.prompt_tokens:
+        raise InputError(
+            f"{checkpoint} does not bring the empty prompt's tokens: give --clip (OpenCLIP ViT-H/14), or store them "
+            "once with `unianimate convert --clip`"
+        )
+    where = choose_device(device)
+    dtype = dtype or (DType.fp32 if where.type == "cpu" else DType.fp16)
+    files = checkpoint or SMALL_UNET, vae or SMALL_VAE, clip
+    return ModelOptions(*files, checkpoint is None, dtype, where, config, parameters)
