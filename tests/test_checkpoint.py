@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unianimate_core import InputError, load_unet
+from unianimate_core.assets import SMALL_UNET
 from unianimate_core.checkpoint import check_finite, read_tensors, save_tensors, unet_tensors
-from unianimate_core.cli import SMALL_UNET
 
 FORMATS = ("safetensors", "zip", "legacy")
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions and limits")

@@ -95,7 +95,7 @@ def test_a_model_is_measured_against_the_truth_and_the_baselines(tmp_path, data,
     picture = torch.from_numpy(truth[0]) / 255
     track = read_motion(data / "a.json")
     autoencoder = load_autoencoder(assets.SMALL_VAE)
-    settings = Settings(WIDTH, HEIGHT, 3, steps=1, seed=7)
+    settings = Settings(WIDTH, HEIGHT, 3, steps=1, guidance=assets.SMALL_GUIDANCE, seed=7)
     groups = animate(load_unet(assets.SMALL_UNET), autoencoder, picture, track, settings, track[0])
     made = (torch.cat(list(groups)) * 255).round().to(torch.uint8).numpy()
     assert np.array_equal(read_video(out / "made" / "a.mkv")[0], made)
