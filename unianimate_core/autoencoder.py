@@ -193,6 +193,12 @@ def _tiny_name(name: str) -> str:
     return name
 
 
+def taesd_name(name: str) -> str:
+    """TAESD's name of a tensor of diffusers' ``AutoencoderTiny``; `_tiny_name` the other way round."""
+    part, _, index, rest = name.split(".", 3)
+    return f"taesd_{part}.{int(index) + (part == 'decoder')}.{rest}"
+
+
 def _kl_tensors(tensors: Tensors, path: str | Path) -> Tensors:
     """An AutoencoderKL's tensors in diffusers' names, from any layout."""
     for prefix in ("first_stage_model.", "vae."):

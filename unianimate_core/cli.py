@@ -15,11 +15,22 @@ except ImportError as missing:
 
 import torch
 
-from .assets import SMALL_GUIDANCE, SMALL_SIZE
+from .assets import SMALL_SIZE
 from .checkpoint import UNIANIMATE, check_finite, describe, read_tensors, save_tensors, unet_tensors
-from .console import GUIDANCE, PUBLIC_SIZE, DType, note, parse_size, peek_checkpoint, progress_bars
+from .console import PUBLIC_SIZE, DType, note, parse_size, peek_checkpoint, progress_bars
 from .errors import InputError
 from .evaluation.command import evaluate
+from .model_options import (
+    CheckpointOption,
+    ClipOption,
+    DeviceOption,
+    DTypeOption,
+    GuidanceOption,
+    NoisePriorOption,
+    StepsOption,
+    VaeOption,
+    choose_models,
+)
 from .output import check_output
 from .training.autoencoder_command import train_autoencoder
 from .training.command import train
@@ -52,9 +63,9 @@ def animate(
     reference: Annotated[Path, typer.Option(help="Picture of the person to animate.")],
     motion: Annotated[Path, typer.Option(help="JSON of POSE_KEYPOINT frames, or a folder of OpenPose JSON files.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Video to write: .mp4, .mov, .mkv, .webm, .gif.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="UniAnimate weights; the small model if left out.")] = None,
-    vae: Annotated[Path | None, typer.Option(help="SD 1.5's VAE, or a TAESD file.")] = None,
-    clip: Annotated[Path | None, typer.Option(help="OpenCLIP ViT-H/14's weights.")] = None,
+    checkpoint: CheckpointOption = None,
+    vae: VaeOption = None,
+    clip: ClipOption = None,
     reference_pose: Annotated[
         Path | None,
         typer.Option(help="JSON with the pose of the person in the picture.", show_default="as in the motion"),
@@ -68,15 +79,9 @@ def animate(
         typer.Option(help="Frames of the video; 0 for all of the motion.", show_default=f"up to {CLIP_FRAMES}"),
     ] = None,
     start: Annotated[int, typer.Option(help="First frame of the motion to use, from 0.")] = 0,
-    steps: Annotated[int, typer.Option(help="DDIM steps, 25 to 50 are usual.")] = 30,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="Weight of the conditions; 1 switches guidance off.",
-            show_default=f"{GUIDANCE}, {SMALL_GUIDANCE} for the small model",
-        ),
-    ] = None,
-    noise_prior: Annotated[int, typer.Option(help="Timestep of the noise prior, 0 to 999; 0 for pure noise.")] = 949,
+    steps: StepsOption = 30,
+    guidance: GuidanceOption = None,
+    noise_prior: NoisePriorOption = 949,
     seed: Annotated[int, typer.Option(help="Same seed, same video.")] = 0,
     fps: Annotated[float, typer.Option(help="Frames per second of the video.")] = 30.0,
     fit: Annotated[FitName, typer.Option(help="Motion on a canvas of another aspect ratio.")] = FitName.crop,
@@ -84,18 +89,13 @@ def animate(
     canvas: Annotated[
         str | None, typer.Option(help="Width x height of the motion's pictures, where its files do not say it.")
     ] = None,
-    dtype: Annotated[
-        DType | None, typer.Option(help="Precision.", show_default="fp16 on a GPU, fp32 on the CPU")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cuda, cuda:1, cpu, mps, ….", show_default="cuda if there is one, else cpu")
-    ] = None,
+    dtype: DTypeOption = None,
+    device: DeviceOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing video.")] = False,
 ) -> None:
     """Animate a picture by a motion."""
     from .animate import Settings
     from .animate import animate as run
-    from .model_options import choose_models
     from .pose import read_motion
     from .video import VideoWriter, read_picture
 

@@ -15,7 +15,6 @@ from .errors import InputError
 if TYPE_CHECKING:
     import rich.progress
 
-    from .animate import Settings
     from .unet import UNetConfig
 
 PUBLIC_SIZE = "512x768"
@@ -74,19 +73,6 @@ def peek_checkpoint(path: Path) -> tuple[UNetConfig, int]:
 
     tensors = unet_tensors(read_tensors(path)[0], str(path))
     return check_keys(tensors, str(path)), sum(tensor.numel() for tensor in tensors.values())
-
-
-def check_memory(
-    config: UNetConfig, parameters: int, settings: Settings, dtype: torch.dtype, device: torch.device
-) -> None:
-    """Refuse what cannot fit before any work is done."""
-    from .unet.config import PIXELS_PER_LATENT
-    from .unet.memory import activation_bytes, require_memory
-
-    frames, height, width = settings.frames, settings.height // PIXELS_PER_LATENT, settings.width // PIXELS_PER_LATENT
-    needed = parameters * dtype.itemsize + activation_bytes(config, frames, height, width, dtype)
-    what = f"the network with {frames} frames of {settings.width} x {settings.height}"
-    require_memory(needed, device, what, "Lower --size or --frames")
 
 
 def progress_bars() -> rich.progress.Progress:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
+import typer
 
 from .assets import SMALL_GUIDANCE, SMALL_SIZE, SMALL_UNET, SMALL_VAE
-from .console import GUIDANCE, PUBLIC_SIZE, DType, check_memory, choose_device, peek_checkpoint
+from .console import GUIDANCE, PUBLIC_SIZE, DType, choose_device, peek_checkpoint
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
     from .autoencoder import Autoencoder
     from .clip import ClipEncoder
     from .unet import UNet, UNetConfig
+
+# Options of all commands that sample.
+CheckpointOption = Annotated[Path | None, typer.Option(help="UniAnimate weights; the small model if left out.")]
+VaeOption = Annotated[Path | None, typer.Option(help="SD 1.5's VAE, or a TAESD file.")]
+ClipOption = Annotated[Path | None, typer.Option(help="OpenCLIP ViT-H/14's weights.")]
+StepsOption = Annotated[int, typer.Option(help="DDIM steps, 25 to 50 are usual.")]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Weight of the conditions; 1 switches guidance off.",
+        show_default=f"{GUIDANCE}, {SMALL_GUIDANCE} for the small model",
+    ),
+]
+NoisePriorOption = Annotated[int, typer.Option(help="Timestep of the noise prior, 0 to 999; 0 for pure noise.")]
+DTypeOption = Annotated[DType | None, typer.Option(help="Precision.", show_default="fp16 on a GPU, fp32 on the CPU")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cuda, cuda:1, cpu, mps, ….", show_default="cuda if there is one, else cpu")
+]
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,14 @@ class ModelOptions:
 
     def check_memory(self, settings: Settings) -> None:
         """Raise InputError where the network and its work do not fit into memory."""
-        check_memory(self.config, self.parameters, settings, self.dtype.torch, self.device)
+        from .unet.config import PIXELS_PER_LATENT
+        from .unet.memory import activation_bytes, require_memory
+
+        height, width = settings.height // PIXELS_PER_LATENT, settings.width // PIXELS_PER_LATENT
+        dtype = self.dtype.torch
+        needed = self.parameters * dtype.itemsize + activation_bytes(self.config, settings.frames, height, width, dtype)
+        what = f"the network with {settings.frames} frames of {settings.width} x {settings.height}"
+        require_memory(needed, self.device, what, "Lower --size or --frames")
 
     def load_autoencoder(self) -> Autoencoder:
         """The autoencoder."""

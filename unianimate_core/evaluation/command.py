@@ -7,13 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import assets, console
+from .. import console
+from ..model_options import (
+    CheckpointOption,
+    ClipOption,
+    DeviceOption,
+    DTypeOption,
+    GuidanceOption,
+    ModelOptions,
+    NoisePriorOption,
+    StepsOption,
+    VaeOption,
+    choose_models,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..animate import Settings
-    from ..model_options import ModelOptions
     from .sources import FolderSource, ModelSource
 
 FRAMES = 32
@@ -31,9 +42,9 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Compare the videos of this folder, of the same names, instead of making any.")
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="UniAnimate weights; the small model if left out.")] = None,
-    vae: Annotated[Path | None, typer.Option(help="SD 1.5's VAE, or a TAESD file.")] = None,
-    clip: Annotated[Path | None, typer.Option(help="OpenCLIP ViT-H/14's weights.")] = None,
+    checkpoint: CheckpointOption = None,
+    vae: VaeOption = None,
+    clip: ClipOption = None,
     size: Annotated[
         str | None,
         typer.Option(help="Width x height of the comparison.", show_default="as in animate; predictions: their own"),
@@ -50,26 +61,16 @@ def evaluate(
             "--start 1 leaves it out."
         ),
     ] = 0,
-    steps: Annotated[int, typer.Option(help="DDIM steps, 25 to 50 are usual.")] = 25,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="Weight of the conditions; 1 switches guidance off.",
-            show_default=f"{console.GUIDANCE}, {assets.SMALL_GUIDANCE} for the small model",
-        ),
-    ] = None,
-    noise_prior: Annotated[int, typer.Option(help="Timestep of the noise prior, 0 to 999; 0 for pure noise.")] = 949,
+    steps: StepsOption = 25,
+    guidance: GuidanceOption = None,
+    noise_prior: NoisePriorOption = 949,
     seed: Annotated[int, typer.Option(help="Same seed, same videos.")] = 0,
     lpips_weights: Annotated[
         Path | None, typer.Option(help="torchvision's AlexNet (alexnet-owt-7be5be79.pth), for LPIPS.")
     ] = None,
     fvd_weights: Annotated[Path | None, typer.Option(help="I3D as TorchScript (i3d_torchscript.pt), for FVD.")] = None,
-    dtype: Annotated[
-        console.DType | None, typer.Option(help="Precision.", show_default="fp16 on a GPU, fp32 on the CPU")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cuda, cuda:1, cpu, mps, ….", show_default="cuda if there is one, else cpu")
-    ] = None,
+    dtype: DTypeOption = None,
+    device: DeviceOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing results. Videos made with the same settings are kept.")
     ] = False,
@@ -77,7 +78,6 @@ def evaluate(
     """Measure how near videos are to the truth: L1, PSNR, SSIM, LPIPS, FVD, and parts of synthetic people."""
     from ..animate import Settings
     from ..errors import InputError
-    from ..model_options import choose_models
     from ..optional import EVALUATE_EXTRA, require
     from .clips import cut_clip, list_videos
     from .evaluate import evaluate as run

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..autoencoder import SCALE, load_autoencoder, tiny_config
+from ..autoencoder import SCALE, load_autoencoder, taesd_name, tiny_config
 from ..errors import InputError
 from ..optional import require
 from ..video.reading import read_video
@@ -129,11 +129,9 @@ def taesd_layout(model: torch.nn.Module) -> dict[str, Tensor]:
     own = model.state_dict()
     tensors: dict[str, Tensor] = {}
     for name, wide in _tiny(LAYOUT_WIDTH, "meta").state_dict().items():
-        part, _, index, rest = name.split(".", 3)
         padded = torch.zeros(wide.shape)
         padded[tuple(slice(size) for size in own[name].shape)] = own[name].float().cpu()
-        # TAESD's decoder counts its clamp as layer 0; diffusers' does not.
-        tensors[f"taesd_{part}.{int(index) + (part == 'decoder')}.{rest}"] = padded
+        tensors[taesd_name(name)] = padded
     # Its latents are the U-Net's own: this undoes the scale that Stable Diffusion's latent format puts on them.
     return tensors | {"vae_scale": torch.tensor(SCALE), "vae_shift": torch.tensor(0.0)}
 

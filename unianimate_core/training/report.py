@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ..autoencoder import Autoencoder
 from ..diffusion import noise_prior, sample
+from ..figures import draw_figure, new_figure
 from ..optional import TRAIN_EXTRA, require
-from ..output import replacing
+from ..output import replacing, write_picture
 from ..unet import Conditions, UNet
 from .config import RunConfig
 from .data import SamplePlan, Samples
@@ -66,11 +67,7 @@ class Log:
         held_out = [row for row in self.rows if "held_out" in row]
         if not of_steps:
             return
-        require("matplotlib", TRAIN_EXTRA)
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        figure = new_figure(8, 4.5, TRAIN_EXTRA)
         axes = figure.add_subplot()
         steps = [row["step"] for row in of_steps]
         axes.plot(steps, [row["loss"] for row in of_steps], color="0.8", linewidth=0.8, label="loss")
@@ -81,8 +78,7 @@ class Log:
         axes.set(xlabel="step", ylabel="v-prediction MSE", yscale="log")
         axes.grid(alpha=0.3)
         axes.legend()
-        with replacing(self.output / "loss.png") as partial:
-            FigureCanvasAgg(figure).print_png(partial)
+        write_picture(draw_figure(figure), self.output / "loss.png")
 
     def close(self) -> None:
         """Finish TensorBoard's file."""
