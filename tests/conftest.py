@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run in a real ComfyUI; see comfy_host.py and comfy_server.py."""
+"""Fixtures of many tests: one thread, and a real ComfyUI; see comfy_host.py and comfy_server.py."""
 
 import os
 from collections.abc import Iterator
@@ -11,6 +11,15 @@ from graphs import ASSETS, IMAGE, PROBE, ROOT, SMALL_VAE, TOKENS, picture_of_wor
 from PIL import Image
 from safetensors.torch import save_file
 from synthetic import golden_weights
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """On tiny tensors, threads wait for each other more than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

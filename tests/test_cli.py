@@ -20,13 +20,7 @@ from unianimate_core.video import read_video
 EXAMPLES = GOLDEN.parent.parent / "samples"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On such small tensors, threads wait for each other more than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,7 @@ DANCE = json.loads((Path(__file__).parent.parent / "samples" / "dance.json").rea
 WIDTH, HEIGHT, FRAMES = 64, 96, 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On such small tensors, threads wait for each other more than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write(path, frames, poses=True):

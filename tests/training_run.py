@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from graphs import ASSETS, ROOT, SMALL_VAE
 
 from unianimate_core.pose import MotionTrack, write_motion
@@ -44,14 +43,11 @@ SECTIONS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def on_one_core():
+def on_one_core(one_thread):
     """On the CPU, whatever the machine has: curves are compared closely, and networks are tiny."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACCELERATE_USE_CPU", "1")
         yield
-    torch.set_num_threads(threads)
 
 
 def make_video(path, frames=6, width=32, height=48, seed=0):
@@ -110,3 +106,13 @@ def command(path, *launcher):
     return subprocess.Popen(
         [sys.executable, *launcher, *module], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
     )
+
+
+def curve(rows, name="loss"):
+    return [rows[step][name] for step in sorted(rows)]
+
+
+def same_curves(one, other, tolerance=1e-6):
+    assert sorted(one) == sorted(other)
+    for name in ("loss", "smoothed", "gradient_norm", "learning_rate"):
+        np.testing.assert_allclose(curve(one, name), curve(other, name), rtol=tolerance, atol=tolerance)
