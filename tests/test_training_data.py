@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from scipy.stats import kstest
 from training_run import HEIGHT, WIDTH, config_of, make_video, make_videos, on_one_core  # noqa: F401
 
 from unianimate_core import InputError, draw_motion, read_motion
@@ -255,6 +256,15 @@ def test_every_frame_and_timestep_is_drawn(tmp_path):
     timesteps = np.array([plan.timestep for plan in plans])
     assert (timesteps.min(), timesteps.max()) == (0, 999)
     assert abs(timesteps.mean() - 499.5) < 5 * 1000 / np.sqrt(12 * 20000)
+
+
+@pytest.mark.parametrize("shift", [0.5, 6.0])
+def test_shifted_timesteps_have_the_shifted_distribution(tmp_path, shift):
+    config = config_of(tmp_path, **{"data.frames": 3, "training.timestep_shift": shift})
+    samples = Samples(pretend([30]), config, BatchOrder(1, 1, 1))
+    drawn = [samples.plan(number).timestep / 1000 for number in range(4000)]
+    assert kstest(drawn, lambda t: t / (shift - (shift - 1) * t)).pvalue > 1e-3  # the inverse of s t / (1 + (s - 1) t)
+    assert max(drawn) < 1
 
 
 def test_clips_only_come_from_videos_that_are_long_enough(tmp_path):

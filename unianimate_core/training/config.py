@@ -121,6 +121,8 @@ class TrainingConfig:
         weight_decay: Of AdamW.
         betas: Of AdamW.
         clip_norm: Longest gradient; 0 does not shorten it.
+        timestep_shift: s, by which uniformly drawn timesteps t, 0-1, become s t / (1 + (s − 1) t): above 1 for more of
+            the noisiest, where the conditions alone decide (arXiv 2403.03206, section 5.3.2).
         ema: Decay of the averaged weights, which are the ones written out; in the first steps it rises from 0.1.
         precision: ``no`` (float32), ``bf16`` or ``fp16``; the weights themselves stay in float32.
         gradient_checkpointing: Less memory for about a third more time.
@@ -135,6 +137,7 @@ class TrainingConfig:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = 1.0
+    timestep_shift: float = 1.0
     ema: float = 0.9999
     precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False
@@ -144,7 +147,8 @@ class TrainingConfig:
         for name, least in {"batch": 1, "accumulate": 1, "warmup": 0, "workers": 0}.items():
             value = getattr(self, name)
             _check(value >= least, f"[training] {name} is {value}: give {least} or more")
-        _check(0 < self.learning_rate < math.inf, f"[training] learning_rate is {self.learning_rate}: give above 0")
+        for name in ("learning_rate", "timestep_shift"):
+            _check(0 < getattr(self, name) < math.inf, f"[training] {name} is {getattr(self, name)}: give above 0")
         for name in ("weight_decay", "clip_norm"):
             _check(0 <= getattr(self, name) < math.inf, f"[training] {name} is {getattr(self, name)}: give 0 or more")
         for name, values in {"betas": self.betas, "ema": (self.ema,)}.items():

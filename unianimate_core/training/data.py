@@ -103,10 +103,16 @@ class Samples(Dataset):
             video=video,
             frames=[start + stride * n for n in range(frames)],
             reference=int(random.integers(length)),
-            timestep=int(random.integers(self.schedule.steps)),
+            timestep=self._timestep(random),
             noise_seed=int(random.integers(2**63)),
             present=present,
         )
+
+    def _timestep(self, random: np.random.Generator) -> int:
+        steps, shift = self.schedule.steps, self.config.training.timestep_shift
+        drawn = int(random.integers(steps))
+        noisiness = (drawn + 0.5) / steps
+        return int(shift * noisiness / (1 + (shift - 1) * noisiness) * steps) if shift != 1 else drawn
 
     def describe(self, number: int) -> str:
         """A sample in words."""
