@@ -1,5 +1,6 @@
 """The nodes, one file per stage of a graph."""
 
-from . import conditioning, evaluation, loaders, pose, sampling
+from . import alignment, cleaning, conditioning, detection, evaluation, loaders, pose, pose_output, sampling
 
-NODES = [*loaders.NODES, *pose.NODES, *conditioning.NODES, *sampling.NODES, *evaluation.NODES]
+STAGES = (loaders, detection, cleaning, alignment, pose, pose_output, conditioning, sampling, evaluation)
+NODES = [node for stage in STAGES for node in stage.NODES]

@@ -11,20 +11,21 @@ from comfy_api.latest import io
 
 from ..unianimate_core.errors import InputError
 from ..unianimate_core.pose import complete_frames, read_pose_frames
+from .detection import register_detector_folders
 from .model import load_model
+from .motion import PoseKeypoint
 
 CATEGORY = "UniAnimate/loaders"
 PACK = Path(__file__).resolve().parent.parent
 EXAMPLE = "example: dance.json"
 DTYPES = {"default": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
-PoseKeypoint = io.Custom("POSE_KEYPOINT")
-
 
 def register_folders() -> None:
-    """Let core's and our loaders list the small model that ships with the pack."""
+    """Let core's and our loaders list the small model that ships with the pack, and find DWPose's files."""
     for kind in ("diffusion_models", "vae"):
         folder_paths.add_model_folder_path(kind, str(PACK / "unianimate_core" / "assets" / kind))
+    register_detector_folders()
 
 
 class LoadUniAnimateModel(io.ComfyNode):

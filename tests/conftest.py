@@ -7,7 +7,19 @@ import pytest
 import torch
 from comfy_host import Host, HostUnavailable, find_or_make_host
 from comfy_server import ComfyServer
-from graphs import ASSETS, IMAGE, PROBE, ROOT, SMALL_VAE, TOKENS, picture_of_working_size, put_picture
+from graphs import (
+    ASSETS,
+    DRIVING_FRAMES,
+    GOLDEN,
+    IMAGE,
+    PROBE,
+    ROOT,
+    SMALL_VAE,
+    TOKENS,
+    picture_of_working_size,
+    put_picture,
+    put_video,
+)
 from PIL import Image
 from safetensors.torch import save_file
 from synthetic import golden_weights
@@ -53,6 +65,10 @@ def comfy(comfy_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     torch.save({"state_dict": weights | {"empty_prompt": TOKENS}, "step": 1}, models / "golden.pth")
     (models / "broken.safetensors").write_bytes((models / "bare.safetensors").read_bytes()[:1_000_000])
     (models / "vae.safetensors").write_bytes((ASSETS / "vae" / SMALL_VAE).read_bytes())
+    detectors = base / "models" / "dwpose"
+    detectors.mkdir()
+    for name, stub in {"yolox_l.onnx": "detector_stub.onnx", "dw-ll_ucoco_384.onnx": "pose_stub.onnx"}.items():
+        (detectors / name).write_bytes((GOLDEN / "dwpose" / stub).read_bytes())
     save_file({"text": TOKENS[None], "image": IMAGE}, base / "probe.safetensors")
     probe = base / "custom_nodes" / "probe"
     probe.mkdir(parents=True)
@@ -60,4 +76,5 @@ def comfy(comfy_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with ComfyServer(comfy_host, base) as server:
         put_picture(server, "reference.png", Image.fromarray(picture_of_working_size()))
         server.put_input("person.jpg", ROOT / "samples" / "person.jpg")
+        put_video(server, "dance.mp4", DRIVING_FRAMES)
         yield server

@@ -15,13 +15,15 @@ from synthetic import golden_weights, synth
 from unianimate_core import Conditions, draw_motion, load_unet, noise_prior, offset_noise, sample
 from unianimate_core.autoencoder import load_autoencoder
 from unianimate_core.pose import MotionTrack
-from unianimate_core.video import fit_picture
+from unianimate_core.video import VideoWriter, fit_picture
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "unianimate_core" / "assets"
 DANCE = ROOT / "samples" / "dance.json"
+GOLDEN = Path(__file__).parent / "golden_data"
 SMALL_VAE = "unianimate_small_vae.safetensors"
 WIDTH, HEIGHT, FRAMES, STEPS = 64, 96, 5, 6
+DRIVING_FRAMES = 18  # of the driving video
 LATENT_SCALE = 0.18215  # of Stable Diffusion 1.5's latent format
 TOKENS = synth("zero_y", (77, 1024))
 IMAGE = synth("image", (1, 1024))
@@ -105,6 +107,20 @@ def put_picture(server: ComfyServer, name: str, picture: Image.Image) -> str:
     png = io.BytesIO()
     picture.save(png, "PNG")
     return server.put_input(name, png.getvalue())
+
+
+def driving_pictures(frames: int) -> np.ndarray:
+    """Pictures in which the stub of the person detector finds someone: f H W 3 uint8."""
+    picture = np.load(GOLDEN / "dwpose" / "dwpose.npz")["0.image_rgb"]
+    return np.stack([np.roll(picture, 2 * number, axis=1) for number in range(frames)])
+
+
+def put_video(server: ComfyServer, name: str, frames: int, fps: float = 30.0) -> str:
+    """Put such a video in the server's input folder; returns its name."""
+    pictures = driving_pictures(frames)
+    with VideoWriter(server.base / "input" / name, pictures.shape[2], pictures.shape[1], fps) as writer:
+        writer.write(torch.from_numpy(pictures) / 255)
+    return name
 
 
 def graph(model="golden.safetensors", **conditioning) -> dict:

@@ -268,3 +268,100 @@ def test_hands_keep_their_names_without_a_body():
     track = MotionTrack.from_pose_keypoints([frame(none, hand_left_keypoints_2d=hand_at((400, 300)))])
     np.testing.assert_allclose(track.hands[0, 0, 0] * [512, 768], [400, 300])
     assert track.present.tolist() == [False]
+
+
+# The exact form of each pack's frames
+
+FACE = np.column_stack([np.linspace(240, 280, 68), np.linspace(50, 90, 68)])
+FOOT = np.array([[300, 720], [310, 722], [270, 700], [220, 720], [210, 722], [240, 700]])  # left toes, heel; right
+
+
+def fingers(wrist):
+    return wrist + np.column_stack([np.linspace(0, 12, 21), np.linspace(0, 30, 21)])
+
+
+def flat(points, scores):
+    return np.column_stack([points, np.broadcast_to(scores, len(points))]).ravel().tolist()
+
+
+def sdpose_frame(body_scores):
+    """As SDPoseKeypointExtractor writes it: all lists whole, real scores, points not found at -1, hands exchanged."""
+    body = standing()[:, :2]
+    lost = np.less(body_scores, 0.3)
+    body[lost & (np.arange(18) != 1)] = -1
+    person = {
+        "pose_keypoints_2d": flat(body, body_scores),
+        "foot_keypoints_2d": flat(FOOT, [0.91, 0.72, 0.4, 0.88, 0.97, 0.0]),
+        "face_keypoints_2d": flat(np.vstack([FACE, body[[14, 15]]]), [*np.linspace(0.31, 1.02, 68), 0.9, 0.8]),
+        "hand_right_keypoints_2d": flat(fingers(LEFT), np.linspace(0.9, 0.1, 21)),
+        "hand_left_keypoints_2d": flat(fingers(RIGHT), 0.62),
+    }
+    return {"canvas_width": 512, "canvas_height": 768, "people": [person]}
+
+
+def test_frames_of_comfyuis_sdpose_nodes():
+    scores = np.array(
+        [0.95, 0.83, 0.83, 0.9, 0.7, 0.86, 0.9, 0.75, 0.8, 0.6, 0.5, 0.8, 0.6, 0.02, 0.9, 0.8, -0.01, 0.66]
+    )
+    nobody = {"canvas_width": 512, "canvas_height": 768, "people": []}
+    track = MotionTrack.from_pose_keypoints([nobody, sdpose_frame(scores), sdpose_frame(scores)])
+    assert track.present.tolist() == [False, True, True]
+    seen = scores >= 0.3
+    np.testing.assert_allclose(track.body[1, :18][seen] * [512, 768], standing()[seen, :2])
+    assert np.isnan(track.body[1, [13, 16]]).all()
+    np.testing.assert_array_equal(track.body_scores[1, :18], np.where(seen, scores, 0))
+    np.testing.assert_allclose(track.body[1, 18:] * [512, 768], [[305, 721], [215, 721]])
+    assert track.body_scores[1, 18:].tolist() == [0.72, 0.88]
+    np.testing.assert_allclose(track.face[1] * [512, 768], FACE)
+    found = np.linspace(0.9, 0.1, 21) >= 0.3
+    np.testing.assert_allclose(track.hands[1, 0, found] * [512, 768], fingers(LEFT)[found])
+    assert np.isnan(track.hands[1, 0, ~found]).all()
+    np.testing.assert_allclose(track.hands[1, 1] * [512, 768], fingers(RIGHT))
+    assert (track.hands_scores[1, 1] == 0.62).all()
+
+
+def controlnet_aux_frame(absent=(), left=True, right=True, face=True):
+    """As DWPreprocessor writes it: scores 0 or 1, whole parts None, no feet, the eyes at the face's end."""
+    body = standing()
+    body[list(absent)] = 0
+    person = {
+        "pose_keypoints_2d": body.ravel().tolist(),
+        "face_keypoints_2d": flat(FACE, 1.0) + body[14].tolist() + body[15].tolist() if face else None,
+        "hand_left_keypoints_2d": flat(fingers(LEFT), 1.0) if left else None,
+        "hand_right_keypoints_2d": flat(fingers(RIGHT), 1.0) if right else None,
+    }
+    return {"people": [person], "canvas_height": 768, "canvas_width": 512}
+
+
+def test_frames_of_controlnet_aux():
+    frames = [
+        controlnet_aux_frame(),
+        controlnet_aux_frame(absent=(10, 15), left=False, face=False),
+        controlnet_aux_frame(absent=range(18)),
+        {"people": [], "canvas_height": 768, "canvas_width": 512},
+    ]
+    track = MotionTrack.from_pose_keypoints(frames)
+    assert track.present.tolist() == [True, True, False, False]
+    np.testing.assert_allclose(track.body[0, :18] * [512, 768], standing()[:, :2])
+    assert np.isnan(track.body[:, 18:]).all()
+    assert np.isnan(track.body[1, :18]).all(-1).nonzero()[0].tolist() == [10, 15]
+    np.testing.assert_allclose(track.hands[0, 0] * [512, 768], fingers(LEFT))
+    np.testing.assert_allclose(track.hands[:3, 1] * [512, 768], [fingers(RIGHT)] * 3)
+    assert np.isnan(track.hands[1, 0]).all()
+    np.testing.assert_allclose(track.face[[0, 2]] * [512, 768], [FACE] * 2)
+    assert np.isnan(track.face[[1, 3]]).all()
+    assert set(np.unique(track.body_scores)) == {0.0, 1.0}
+
+
+def test_animals_are_no_people():
+    """AnimalPosePreprocessor passes its own form under the same type."""
+    frame = {"version": "ap10k", "animals": [[[1.0, 2.0, 1.0]] * 17], "canvas_height": 768, "canvas_width": 512}
+    with pytest.raises(InputError, match="no person in any of 1 frames"):
+        MotionTrack.from_pose_keypoints([frame])
+
+
+def test_points_off_the_canvas_are_kept():
+    body = standing()
+    body[4, :2], body[13, :2], body[7, :2] = (-40, -1e-3), (512, 900), (1e5, 30)
+    track = MotionTrack.from_pose_keypoints([frame(body)])
+    np.testing.assert_allclose(track.body[0, :18] * [512, 768], body[:, :2])

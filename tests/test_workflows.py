@@ -44,7 +44,9 @@ def test_workflow_in_ui_format_is_the_one_in_api_format(comfy, file):
             if "widget" in entry:
                 inputs[entry["name"]] = next(values)
                 options = (specs[entry["name"]] + [{}])[1]
-                if options.get("control_after_generate") or options.get("image_upload"):
+                if {"control_after_generate", "image_upload", "video_upload"} & {
+                    name for name in options if options[name]
+                }:
                     next(values)  # widgets that the page adds of its own
             if entry["link"] is not None:
                 inputs[entry["name"]] = links[entry["link"]]

@@ -2,15 +2,17 @@
 
 from .diffusion import noise_prior, offset_noise, sample
 from .errors import InputError
-from .pose import MotionTrack, draw_motion, read_motion
+from .pose import MotionTrack, PoseDetector, align_motion, draw_motion, read_motion
 from .unet import Conditions, UNet, UNetConfig, load_unet
 
 __all__ = [
     "Conditions",
     "InputError",
     "MotionTrack",
+    "PoseDetector",
     "UNet",
     "UNetConfig",
+    "align_motion",
     "draw_motion",
     "load_unet",
     "noise_prior",

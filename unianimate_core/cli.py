@@ -32,6 +32,7 @@ from .model_options import (
     choose_models,
 )
 from .output import check_output
+from .pose.command import pose
 from .training.autoencoder_command import train_autoencoder
 from .training.command import train
 from .training.puppets.command import puppets
@@ -199,7 +200,7 @@ def inspect(file: Annotated[Path, typer.Argument(help="Any model file.")]) -> No
     typer.echo("\n".join(lines))
 
 
-for command in (train, evaluate, puppets, train_autoencoder):
+for command in (pose, train, evaluate, puppets, train_autoencoder):
     app.command()(command)
 
 

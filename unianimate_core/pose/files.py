@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,17 @@ def read_pose_frames(path: str | os.PathLike, canvas: tuple[int, int] | None = N
 
 
 def write_motion(track: MotionTrack, path: str | os.PathLike, overwrite: bool = False) -> None:
-    """Write a motion, such that `read_motion` gives it back. What is at the path is replaced at once, or not at all.
+    """Write a motion, such that `read_motion` gives it back; see `write_pose_frames`."""
+    write_pose_frames(track.to_pose_keypoints(), path, overwrite)
+
+
+def write_pose_frames(frames: Sequence[dict[str, Any]], path: str | os.PathLike, overwrite: bool = False) -> None:
+    """Write the frames of a motion, of any number of people, such that `read_pose_frames` gives them back.
+
+    What is at the path is replaced at once, or not at all.
 
     Args:
-        track: The motion.
+        frames: `POSE_KEYPOINT` frames.
         path: A file whose name ends in .json, for one list of `POSE_KEYPOINT` frames; any other name is a folder, made
             with one file for each frame.
         overwrite: Replace what is there: a file, or a folder that holds nothing but .json files.
@@ -75,10 +83,9 @@ def write_motion(track: MotionTrack, path: str | os.PathLike, overwrite: bool = 
     _check_free(path, is_file, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}.{end}") for end in ("tmp", "old"))
-    frames = track.to_pose_keypoints()
     try:
         if is_file:
-            temporary.write_text(json.dumps(frames), encoding="utf-8")
+            temporary.write_text(json.dumps(list(frames)), encoding="utf-8")
             os.replace(temporary, path)
             return
         temporary.mkdir()

@@ -142,14 +142,14 @@ class MotionTrack:
     def __len__(self) -> int:
         return len(self.body)
 
-    def __getitem__(self, index: int | slice) -> "MotionTrack":
-        """Return one frame, or a slice of the frames, as a track.
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> "MotionTrack":
+        """Return one frame, a slice of the frames, or those at some places, as a track.
 
         Raises:
             IndexError: There is no such frame.
-            InputError: The slice holds no frame.
+            InputError: No frame is left.
         """
-        if not isinstance(index, slice):
+        if not isinstance(index, slice) and np.ndim(index) == 0:
             start = range(len(self))[operator.index(index)]
             index = slice(start, start + 1)
         arrays = {part: getattr(self, part) for part in _SHAPES} | self._scores()

@@ -46,18 +46,11 @@ def decode_frames(frames: Sequence[dict[str, Any]], person: int) -> dict[str, An
     Returns:
         The fields of a `MotionTrack`: body, hands, face, width, height and the three arrays of scores.
     """
-    frames = _checked_frames(frames)
-    people = [_people(frame, number) for number, frame in enumerate(frames)]
-    most = max(map(len, people))
-    if most == 0:
-        raise InputError(f"There is no person in any of {len(frames)} frames; give a motion with someone in it.")
+    frames, tables = read_people(frames)
+    canvas = _canvases(frames)  # f 2
+    most = max(map(len, tables))
     if not 0 <= person < most:
         raise InputError(f"There is no person {person}: frames have at most {most} people; give 0 to {most - 1}.")
-    canvas = _canvases(frames)  # f 2
-
-    tables = [[_points(someone, number) for someone in group] for number, group in enumerate(people)]
-    if not _are_fractions([table for group in tables for table in group], canvas):
-        tables = [[table / [*size, 1] for table in group] for group, size in zip(tables, canvas, strict=True)]
     nobody = np.full((134, 3), (np.nan, np.nan, 0))
     table = np.stack([group[person] if person < len(group) else nobody for group in tables])  # f 134 3
     if np.isnan(table[..., 0]).all():
@@ -74,6 +67,32 @@ def decode_frames(frames: Sequence[dict[str, Any]], person: int) -> dict[str, An
     points = {name: part[..., :2] for name, part in parts.items()}
     scores = {f"{name}_scores": part[..., 2] for name, part in parts.items()}
     return {**points, **scores, "width": canvas[0, 0], "height": canvas[0, 1]}
+
+
+def read_people(frames: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[list[np.ndarray]]]:
+    """Read all points of all people of `POSE_KEYPOINT` frames; see `MotionTrack.from_pose_keypoints`.
+
+    Returns:
+        The frames, each with a list of people and a canvas (where it names none, that of the first that does); and for
+        each frame its people in their order, each 134 3: x and y as fractions of the frame's canvas, and score, in
+        OpenPose order (18 body, 6 foot, 68 face, 21 and 21 hand); NaN, NaN, 0 where absent.
+
+    Raises:
+        InputError: No frame, no person in any frame, no canvas, or a list of the wrong length.
+    """
+    frames = _checked_frames(frames)
+    people = [_people(frame, number) for number, frame in enumerate(frames)]
+    if not any(people):
+        raise InputError(f"There is no person in any of {len(frames)} frames; give a motion with someone in it.")
+    canvas = _canvases(frames)  # f 2
+    tables = [[_points(someone, number) for someone in group] for number, group in enumerate(people)]
+    if not _are_fractions([table for group in tables for table in group], canvas):
+        tables = [[table / [*size, 1] for table in group] for group, size in zip(tables, canvas, strict=True)]
+    whole = []
+    for frame, group, (width, height) in zip(frames, people, canvas.tolist(), strict=True):
+        given = {key: value for key, value in frame.items() if value is not None}
+        whole.append({"canvas_width": round(width), "canvas_height": round(height), **given, "people": group})
+    return whole, tables
 
 
 def encode_frames(track: "MotionTrack") -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Pictures and video: files in, files out."""
 
 from .pictures import fit_picture, read_picture
-from .reading import read_video
+from .reading import VideoReader, read_video
 from .writing import VideoWriter
 
-__all__ = ["VideoWriter", "fit_picture", "read_picture", "read_video"]
+__all__ = ["VideoReader", "VideoWriter", "fit_picture", "read_picture", "read_video"]

@@ -1,0 +1,83 @@
+"""Networks in TorchScript files, run by PyTorch."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...errors import InputError
+from .networks import Kind, Network, Shape, check_kind, other_kind
+
+BATCHES = (2, 1, 5)
+"""Tried in this order: a file does not tell how many pictures it takes. One that takes two takes any number; public
+files take one or five."""
+
+
+class TorchScriptNetwork(Network):
+    """A network of a TorchScript file.
+
+    Args:
+        path: The file.
+        kind: Which network it should be.
+        device: Where to run it.
+
+    Raises:
+        InputError: The file cannot be read, or holds something else.
+    """
+
+    def __init__(self, path: Path, kind: Kind, device: torch.device) -> None:
+        self.path, self.kind, self._device = path, kind, device
+        self.place = f"TorchScript on {device.type}"
+        self.on_cpu = device.type == "cpu"
+        self.height, self.width = kind.size
+        self._turn = threading.Lock()
+        try:
+            with path.open("rb") as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._module = torch.jit.load(file, map_location=device).eval()
+        except Exception as error:  # damaged data raises nearly anything
+            raise InputError(
+                f"{path} is no TorchScript network, or is truncated or damaged ({str(error).splitlines()[0]}). "
+                f"Download it again, or give {kind.file}."
+            ) from error
+        parameter = next(self._module.parameters(), None)
+        self._dtype = torch.float32 if parameter is None else parameter.dtype
+        self.batch = self._find_batch()
+
+    def _find_batch(self) -> int | None:
+        """How many pictures the network takes at once, None for any number."""
+        seen, answers = self._try_batches(self.kind)
+        if not self.kind.fits([seen], answers):
+            other = other_kind(self.kind)
+            elsewhere, given = self._try_batches(other)
+            if other.fits([elsewhere], given):
+                seen, answers = elsewhere, given
+            if not answers:
+                raise InputError(
+                    f"{self.path} is not {self.kind.title} of DWPose: it fails on pictures of {self.width} × "
+                    f"{self.height}. Give {self.kind.file}, or its TorchScript version."
+                )
+            check_kind(self.path, self.kind, [seen], answers)
+        return None if seen[0] == BATCHES[0] else seen[0]
+
+    def _try_batches(self, kind: Kind) -> tuple[Shape, list[Shape]]:
+        """A shape of input that is right for a kind, and what the network gives for it: nothing if it takes none."""
+        for batch in BATCHES:
+            seen = (batch, 3, *kind.size)
+            try:
+                shapes = [output.shape for output in self._run(np.zeros(seen, np.float32))]
+            except (RuntimeError, TypeError, AttributeError):  # TorchScript's own, and of what is no tensor
+                continue
+            if all(shape[:1] == (batch,) for shape in shapes):
+                return seen, shapes
+        return seen, []
+
+    def _run(self, pictures: np.ndarray) -> list[np.ndarray]:
+        with self._turn, torch.no_grad():
+            outputs = self._module(torch.from_numpy(pictures).to(self._device, self._dtype))
+            outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+            return [output.float().cpu().numpy() for output in outputs]
