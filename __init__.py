@@ -1,5 +1,7 @@
 """UniAnimate for ComfyUI: a picture and a motion go in, a video of that person doing that motion comes out."""
 
+WEB_DIRECTORY = "./web"  # the nodes' help pages
+
 if __package__:  # absent where a tool imports this file by itself
     from comfy_api.latest import ComfyExtension
 

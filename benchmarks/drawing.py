@@ -40,7 +40,7 @@ def swinging(frames: int, shift: float, width: int, height: int) -> MotionTrack:
     """
     phase = np.linspace(0, 8 * np.pi, frames)[:, None]  # f 1
     body = np.repeat(STANDING[None], frames, 0)  # f 20 2
-    body[:, [3, 4, 6, 7, 9, 10, 12, 13], 0] += 0.06 * np.sin(phase + np.arange(8))
+    body[:, [3, 4, 6, 7, 9, 10, 12, 13], 0] += 0.03 * np.sin(phase + np.arange(8))
     body[..., 0] += shift
     finger, joint = np.divmod(np.arange(20), 4)
     turn = (finger - 2) * 0.3 + np.pi / 2
@@ -64,9 +64,7 @@ def main() -> None:
     people = [swinging(options.frames, shift, width, height) for shift in (0.0, -0.3, 0.3, -0.15, 0.15)]
 
     print(f"{platform.processor() or platform.machine()}; OpenCV {cv2.__version__}; one thread")
-    print(
-        f"{options.frames} frames of {width} x {height}, best of {options.repeats}; at most {LIMIT} s for the usual size"
-    )
+    print(f"{options.frames} frames of {width} x {height}, best of {options.repeats}; {LIMIT}")
     print(f"\n{'':32}{'draw_motion':>22}{'draw_frames':>22}\n{'':32}{'wall':>11}{'CPU':>11}{'wall':>11}{'CPU':>11}")
     rows = {
         "one person": (people[:1], {}),
