@@ -183,7 +183,7 @@ class DetectPoses(io.ComfyNode):
     ) -> io.NodeOutput:
         """Detect frame by frame, with progress."""
         source = _open(images, video, fps)
-        notes = [] if pose_detector.device_note is None else [pose_detector.device_note]
+        notes = []
         frames: list[dict] = []
         empty = 0
         progress = comfy.utils.ProgressBar(source.frames or 1)
@@ -202,6 +202,8 @@ class DetectPoses(io.ComfyNode):
             notes.append(f"{empty} of {len(frames)} frames show nobody; Fill Pose Gaps can hold the pose before.")
         for note in notes:
             logging.warning("Detect Poses: %s", note)
+        if pose_detector.device_note:  # logged already
+            notes.append(pose_detector.device_note)
         report = "\n".join([f"{len(frames)} frames, detected on {', '.join(pose_detector.providers)}.", *notes])
         logging.info("Detect Poses: %s", report)
         shown = preview(split_people(frames), cls=cls).as_dict() | ui.PreviewText(report).as_dict()

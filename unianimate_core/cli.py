@@ -32,6 +32,7 @@ from .model_options import (
     choose_models,
 )
 from .output import check_output
+from .pose.alignment import MODES
 from .pose.command import pose
 from .training.autoencoder_command import train_autoencoder
 from .training.command import train
@@ -49,6 +50,9 @@ MEMORY_ADVICE = {
 app = typer.Typer(
     help="Animate a person's picture by a motion (UniAnimate).", no_args_is_help=True, pretty_exceptions_enable=False
 )
+
+
+AlignMode = Enum("AlignMode", {mode: mode.replace(" ", "-") for mode in MODES if mode != "none"}, type=str)
 
 
 class FitName(str, Enum):
@@ -70,6 +74,10 @@ def animate(
     reference_pose: Annotated[
         Path | None,
         typer.Option(help="JSON with the pose of the person in the picture.", show_default="as in the motion"),
+    ] = None,
+    align: Annotated[
+        AlignMode | None,
+        typer.Option(help="Give the motion the proportions and place of --reference-pose.", show_default="not"),
     ] = None,
     size: Annotated[
         str | None,
@@ -97,9 +105,12 @@ def animate(
     """Animate a picture by a motion."""
     from .animate import Settings
     from .animate import animate as run
-    from .pose import read_motion
+    from .pose import align_motion, read_motion
+    from .pose.cleaning import trim
     from .video import VideoWriter, read_picture
 
+    if align is not None and reference_pose is None:
+        raise InputError("--align needs --reference-pose: find it with `unianimate pose PICTURE`")
     models = choose_models(checkpoint, vae, clip, dtype, device)
     width, height = parse_size(size or models.size, "--size")
     picture = read_picture(reference)
@@ -110,6 +121,8 @@ def animate(
         frames = min(CLIP_FRAMES, left)
     if guidance is None:
         guidance = models.guidance
+    if align is not None:
+        track, start = align_motion(trim(track, start, frames or None), standing, align.name), 0
     settings = Settings(width, height, frames or left, start, steps, guidance, noise_prior, seed, fit.value)
     settings.check()
     settings.check_motion(track)

@@ -35,7 +35,10 @@ class Source:
         """
         if self.motion is None:
             stem = self.video.stem
-            raise InputError(f"there are no poses beside it: give {stem}.json, or a folder {stem} of OpenPose's files")
+            raise InputError(
+                f"there are no poses beside it: give {stem}.json, or a folder {stem} of OpenPose's files, or find them "
+                "with `unianimate pose`"
+            )
         return self.motion
 
     def pose_files(self) -> list[Path]:

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 
 from ...errors import InputError
-from ...optional import require
+from ...optional import POSE_EXTRA, require
 from .networks import Kind, Network, Shape, check_kind
 from .providers import CPU, CUDA, DIRECTML, TENSORRT
 
 if TYPE_CHECKING:
     import onnxruntime
 
-POSE_EXTRA = "the extra `pose` of this package"
 _ERRORS_ONLY = 3
 # The default searches for the fastest convolution at every new size, and takes twice the memory that it needs.
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
