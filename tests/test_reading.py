@@ -216,7 +216,9 @@ def test_animated_pictures_equal_pillow(tmp_path, suffix, options):
     with Image.open(path) as image:
         expected = [np.asarray(page.convert("RGB")) for page in ImageSequence.Iterator(image)]
     with VideoReader(path) as reader:
-        np.testing.assert_array_equal(list(reader), expected)
+        frames = list(reader)
+        np.testing.assert_array_equal(frames, expected)
+        assert all(frame.flags.writeable for frame in frames)
         assert (reader.width, reader.height, reader.frames, reader.problem) == (33, 21, 5, None)
         assert reader.fps == pytest.approx(5 / 0.85)
     if hasattr(av.VideoFrame, "duration"):  # else the last is shown for as long as the average

@@ -5,6 +5,7 @@ import sys
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from videos import add_sound, encode, moving_frames
 
 from unianimate_core.errors import InputError
@@ -70,6 +71,17 @@ def test_frames_that_wait_for_damaged_ones_are_kept(tmp_path, moving):
         frames = list(reader)
     assert "after 11 frames" in reader.problem
     np.testing.assert_array_equal(frames, np.delete(whole, 10, axis=0))
+
+
+def test_an_animation_that_breaks_off_keeps_its_first_pictures(tmp_path):
+    pages = [Image.fromarray(page) for page in np.random.default_rng(0).integers(0, 256, (8, 40, 50, 3), np.uint8)]
+    pages[0].save(path := tmp_path / "a.png", save_all=True, append_images=pages[1:], duration=100)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    with VideoReader(path) as reader:
+        np.testing.assert_array_equal(list(reader), np.stack(pages)[:4])
+        assert reader.fps == 10
+    assert "after 4 frames" in reader.problem
 
 
 @pytest.mark.parametrize("seconds", [0.2, 5])

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..video.sources import number_order
 from .keypoints import MotionTrack
 
 
@@ -56,7 +56,7 @@ def read_pose_frames(path: str | os.PathLike, canvas: tuple[int, int] | None = N
         files = [file for file in path.iterdir() if file.suffix.lower() == ".json" and not file.name.startswith(".")]
         if not files:
             raise InputError(f"The folder {path} holds no .json file; give one with a JSON file of keypoints a frame.")
-    return [_with_canvas(frame, canvas, file) for file in sorted(files, key=_number_order) for frame in _load(file)]
+    return [_with_canvas(frame, canvas, file) for file in sorted(files, key=number_order) for frame in _load(file)]
 
 
 def write_motion(track: MotionTrack, path: str | os.PathLike, overwrite: bool = False) -> None:
@@ -126,12 +126,6 @@ def _replace_folder(new: Path, path: Path, old: Path) -> None:
         raise
     if existed:
         shutil.rmtree(old)
-
-
-def _number_order(path: Path) -> list[str | int]:
-    """Return a sorting key by which frame_2 comes before frame_10."""
-    parts = re.split("([0-9]+)", path.name)
-    return [int(part) if n % 2 else part for n, part in enumerate(parts)]
 
 
 def _load(path: Path) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ class VideoReader:
         self.problem: str | None = None
         self._rate = None
         if fps is not None and source.fps is not None:
-            self._rate = Fraction(fps).limit_denominator(1001)  # 29.97 is 30000/1001, as in VideoWriter
+            self._rate = Fraction(fps).limit_denominator(1001)  # as VideoWriter does
             self.frames = None if source.seconds is None else max(1, _whole(source.seconds * self._rate))
         self._reading: Generator[np.ndarray, None, None] | None = None
 

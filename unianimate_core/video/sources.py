@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -47,6 +47,9 @@ class Shot(NamedTuple):
     pixels: Callable[[], np.ndarray]
 
 
+Shots = Generator[Shot, None, None]
+
+
 @dataclass(frozen=True)
 class Source:
     """Moving pictures, not yet read.
@@ -65,7 +68,7 @@ class Source:
     fps: Fraction | None
     frames: int | None
     seconds: Fraction | None
-    shots: Callable[[], Iterator[Shot]]
+    shots: Callable[[], Shots]
 
 
 def open_source(path: Path) -> Source:
@@ -97,13 +100,13 @@ def _open_pictures(paths: list[Path]) -> Source:
     return Source(width, height, None, len(paths), None, partial(_picture_shots, paths))
 
 
-def _picture_shots(paths: list[Path]) -> Iterator[Shot]:
+def _picture_shots(paths: list[Path]) -> Shots:
     for number, path in enumerate(paths):
         try:
             pixels = _read_pixels(path)
         except InputError as error:
             raise Broken(str(error)) from error
-        yield Shot(Fraction(number), Fraction(1), lambda pixels=pixels: pixels)
+        yield Shot(Fraction(number), Fraction(1), partial(np.asarray, pixels))
 
 
 def _read_pixels(path: Path) -> np.ndarray:
@@ -124,30 +127,28 @@ def _open_animation(path: Path) -> Source | None:
         width, height = image.size
         if image.format not in ("WEBP", "PNG") or getattr(image, "n_frames", 1) < 2 or width * height > MAX_PIXELS:
             return None
-        frames, seconds = image.n_frames, Fraction(0)
+        frames, shown, seconds = image.n_frames, 0, Fraction(0)
     try:
         for shot in _animation_shots(path):
-            seconds += shot.duration
+            shown, seconds = shown + 1, seconds + shot.duration
     except Broken as error:
-        if not seconds:
+        if not shown:
             raise InputError(f"{path} cannot be read as a picture ({error}): it may be damaged") from error
-    return Source(width, height, frames / seconds, frames, seconds, partial(_animation_shots, path))
+    return Source(width, height, shown / seconds, frames, seconds, partial(_animation_shots, path))
 
 
-def _animation_shots(path: Path) -> Iterator[Shot]:
-    from PIL import Image
-
-    time = Fraction(0)
-    with Image.open(path) as image:
+def _animation_shots(path: Path) -> Shots:
+    time, image_module = Fraction(0), require("PIL.Image", "the extra `standalone` of this package")
+    with image_module.open(path) as image:
         for number in range(image.n_frames):
             try:
                 image.seek(number)
-                pixels = np.asarray(image.convert("RGB"))
+                pixels = np.array(image.convert("RGB"))  # h w 3
             except Exception as error:  # as in read_picture: a decoder meeting damaged data raises nearly anything
                 raise Broken(str(error) or type(error).__name__) from error
             delay = image.info.get("duration", 0)
             duration = Fraction(delay if delay > 10 else _BROWSERS_DELAY) / 1000
-            yield Shot(time, duration, lambda pixels=pixels: pixels)
+            yield Shot(time, duration, partial(np.asarray, pixels))
             time += duration
 
 
@@ -180,7 +181,7 @@ def _open_film(path: Path) -> Source:
     return Source(width, height, rate or 1 / interval, frames, seconds, partial(_film_shots, path, interval))
 
 
-def _film_shots(path: Path, interval: Fraction) -> Iterator[Shot]:
+def _film_shots(path: Path, interval: Fraction) -> Shots:
     shown = 0
     for threads in ("AUTO", "NONE"):  # several lose what they hold where data are broken: one alone then reads on
         try:
