@@ -148,7 +148,8 @@ class FillPoseGaps(_Edit):
             io.Boolean.Input(
                 "hold_last_pose",
                 default=False,
-                tooltip="Frames that still show nobody repeat the pose before them; those before the first, the first.",
+                tooltip="Frames that still do not show the person repeat the pose before them; those before the "
+                "first, the first. Of several people each is held.",
             ),
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,18 @@ from comfy_api.latest import io, ui
 from ..unianimate_core.errors import InputError
 from ..unianimate_core.pose.detection import PoseDetector, people_to_frame
 from ..unianimate_core.pose.people import CHOICES, LOST_FRAMES, follow_person
-from ..unianimate_core.pose.several import split_people
 from ..unianimate_core.video import VideoReader
-from .motion import CATEGORY, PoseKeypoint, preview
+from .motion import CATEGORY, PoseKeypoint, preview, sampled
 
 Detector = io.Custom("UNIANIMATE_POSE_DETECTOR")
 AUTOMATIC = "automatic"
+USUAL_FPS = 30.0  # of pictures that do not say it
 PROVIDERS = ("CUDA", "TensorRT", "DirectML", "CoreML", "CPU")
 
 FOLDER = "dwpose"
+NONE_FOUND = "no file found"
 SUFFIXES = {".onnx", ".pt"}
+CUTS = ("start_time", "duration", "crop")  # attributes of core's VideoFromFile by which it shows a part of its file
 PREPROCESSORS = "comfyui_controlnet_aux"
 ADVICE = (
     "put yolox_l.onnx and dw-ll_ucoco_384.onnx (huggingface.co/yzd-v/DWPose) into models/dwpose or models/detection, "
@@ -37,7 +40,8 @@ ADVICE = (
 def register_detector_folders() -> None:
     """Look for DWPose's files where we, core's nodes and controlnet_aux keep them."""
     models = Path(folder_paths.models_dir)
-    places = [models / FOLDER, *map(Path, folder_paths.folder_names_and_paths.get("detection", ([], set()))[0])]
+    places = [models / FOLDER, models / "detection"]
+    places += map(Path, folder_paths.folder_names_and_paths.get("detection", ([], set()))[0])
     for packs in map(Path, folder_paths.get_folder_paths("custom_nodes")):
         if packs.is_dir():
             places += [pack / "ckpts" for pack in packs.iterdir() if pack.name.lower() == PREPROCESSORS]
@@ -47,10 +51,10 @@ def register_detector_folders() -> None:
     folder_paths.folder_names_and_paths[FOLDER] = (paths, set(suffixes) | SUFFIXES)
 
 
-def _files(hint: str) -> list[str]:
-    """All files found, those first whose name tells that they are meant."""
+def _files(meant: str, hint: str) -> list[str]:
+    """All files found, those first whose name tells that they are meant; or what to do where there is none."""
     names = folder_paths.get_filename_list(FOLDER)
-    return sorted(names, key=lambda name: hint not in name.lower())
+    return sorted(names, key=lambda name: (Path(name).name != meant, hint not in name.lower())) or [NONE_FOUND]
 
 
 @dataclass
@@ -58,16 +62,27 @@ class _Pictures:
     """An IMAGE batch as `VideoReader` gives a video."""
 
     images: torch.Tensor  # f H W c
-    fps: float = 0.0
+    fps: float
     problem: str | None = None
 
     def __post_init__(self) -> None:
         self.frames, self.height, self.width = self.images.shape[:3]
 
+    def close(self) -> None:
+        """There is nothing to close."""
+
     def __iter__(self) -> Iterator[np.ndarray]:
         for image in self.images:
             pixels = image[..., :3].expand(*image.shape[:2], 3).clamp(0, 1)
             yield (pixels.float() * 255).round().byte().cpu().numpy()
+
+
+def _whole_file(video: Any) -> str | None:
+    """The path of a VIDEO that is all of a file: not trimmed, not cropped, as far as this host can do that."""
+    if type(video).__name__ != "VideoFromFile" or any(vars(video).get(f"_VideoFromFile__{name}") for name in CUTS):
+        return None
+    path = video.get_stream_source()
+    return path if isinstance(path, str) else None
 
 
 def _open(images: torch.Tensor | None, video: Any, fps: float) -> VideoReader | _Pictures:
@@ -79,10 +94,9 @@ def _open(images: torch.Tensor | None, video: Any, fps: float) -> VideoReader | 
     if (images is None) == (video is None):
         raise InputError("Connect images or a video" + ("." if video is None else ", not both."))
     if images is not None:
-        return _Pictures(images)
-    path = video.get_stream_source() if type(video).__name__ == "VideoFromFile" else None
-    trimmed = getattr(video, "get_active_trim_window", lambda: (0, 0))() != (0, 0)
-    if isinstance(path, str) and not trimmed:
+        return _Pictures(images, fps or USUAL_FPS)
+    path = _whole_file(video)
+    if path is not None:
         return VideoReader(path, fps or None)
     parts = video.get_components()
     if fps:
@@ -105,12 +119,12 @@ class LoadPoseDetector(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "detector",
-                    options=_files("yolo"),
+                    options=_files("yolox_l.onnx", "yolox"),
                     tooltip="The network that finds people: yolox_l.onnx.",
                 ),
                 io.Combo.Input(
                     "keypoints",
-                    options=_files("dw-ll"),
+                    options=_files("dw-ll_ucoco_384.onnx", "dw-ll"),
                     tooltip="The network that finds a person's joints: dw-ll_ucoco_384.onnx.",
                 ),
                 io.Combo.Input(
@@ -160,7 +174,7 @@ class DetectPoses(io.ComfyNode):
                     min=0.0,
                     max=240.0,
                     step=0.01,
-                    tooltip="Of a video: frames per second to take. 0: every frame, as it is.",
+                    tooltip="Of a video: frames a second to take; 0: every frame, as it is. Of images: what they have.",
                 ),
                 io.Image.Input("images", optional=True, tooltip="Pictures, or the frames of a video."),
                 io.Video.Input("video", optional=True, tooltip="From Load Video; instead of images."),
@@ -168,7 +182,10 @@ class DetectPoses(io.ComfyNode):
             outputs=[
                 PoseKeypoint.Output(display_name="pose_keypoint", tooltip="One entry per frame, with all people."),
                 io.Int.Output(display_name="frames", tooltip="How many frames there are."),
-                io.Float.Output(display_name="fps", tooltip="Frames per second of the video; 0 for pictures."),
+                io.Float.Output(
+                    display_name="fps",
+                    tooltip="Frames per second, for Smooth Pose and Create Video; 30 where nothing says it.",
+                ),
                 io.String.Output(display_name="report", tooltip="What it ran on, and how many frames show nobody."),
             ],
         )
@@ -187,11 +204,12 @@ class DetectPoses(io.ComfyNode):
         frames: list[dict] = []
         empty = 0
         progress = comfy.utils.ProgressBar(source.frames or 1)
-        for people in pose_detector.detect_frames(source):
-            frame = people_to_frame(people, source.width, source.height)
-            empty += not frame["people"]
-            frames.append(frame)
-            progress.update_absolute(len(frames), max(source.frames or 0, len(frames)))
+        with closing(source):
+            for people in pose_detector.detect_frames(source):
+                frame = people_to_frame(people, source.width, source.height)
+                empty += not frame["people"]
+                frames.append(frame)
+                progress.update_absolute(len(frames), max(source.frames or 0, len(frames)))
         if source.problem:
             notes.append(source.problem)
         if empty == len(frames):
@@ -205,9 +223,9 @@ class DetectPoses(io.ComfyNode):
         if pose_detector.device_note:  # logged already
             notes.append(pose_detector.device_note)
         report = "\n".join([f"{len(frames)} frames, detected on {', '.join(pose_detector.providers)}.", *notes])
-        logging.info("Detect Poses: %s", report)
-        shown = preview(split_people(frames), cls=cls).as_dict() | ui.PreviewText(report).as_dict()
-        return io.NodeOutput(frames, len(frames), float(source.fps or 0), report, ui=shown)
+        logging.info("Detect Poses: %d frames on %s", len(frames), ", ".join(pose_detector.providers))
+        shown = preview(sampled(frames), cls=cls).as_dict() | ui.PreviewText(report).as_dict()
+        return io.NodeOutput(frames, len(frames), source.fps or USUAL_FPS, report, ui=shown)
 
 
 class ChoosePerson(io.ComfyNode):
@@ -258,7 +276,7 @@ class ChoosePerson(io.ComfyNode):
         chosen = follow_person(pose_keypoint, choose, index=index, point=(x, y), lost_frames=lost_frames)
         if lost := sum(not frame["people"] for frame in chosen):
             logging.warning("Choose Person: %d of %d frames do not show the person", lost, len(chosen))
-        shown = preview(split_people(pose_keypoint), split_people(chosen), cls=cls)
+        shown = preview(sampled(pose_keypoint), sampled(chosen), cls=cls)
         return io.NodeOutput(chosen, ui=shown)
 
 

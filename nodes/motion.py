@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..unianimate_core.pose import MotionTrack, draw_motion
+from ..unianimate_core.pose import MotionTrack, draw_motion, split_people
 
 CATEGORY = "UniAnimate/pose"
 PoseKeypoint = io.Custom("POSE_KEYPOINT")
@@ -41,6 +41,15 @@ def preview(*motions: Sequence[MotionTrack], cls: type[io.ComfyNode]) -> ui.Save
         method=0,
     )
     return ui.SavedImages([result], is_animated=shown > 1)
+
+
+def sampled(frames: Sequence[dict]) -> list[MotionTrack]:
+    """Everyone in `POSE_KEYPOINT` frames, for a preview: nobody is followed, and of a long motion only some frames."""
+    chosen = np.linspace(0, len(frames) - 1, min(PREVIEW_FRAMES, len(frames))).round().astype(int)
+    some = [frames[index] for index in chosen]
+    if not any(frame.get("people") for frame in some):  # whoever there is, is there between these
+        some = [frame for frame in frames if frame.get("people")][:PREVIEW_FRAMES]
+    return split_people(some, follow=False)
 
 
 def _drawn(people: Sequence[MotionTrack], frames: int) -> np.ndarray:

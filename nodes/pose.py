@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..unianimate_core.pose import FITS, MotionTrack, draw_frames, fit_track, split_people
+from ..unianimate_core.errors import InputError
+from ..unianimate_core.pose import FITS, draw_frames, fit_track, split_people
 from ..unianimate_core.unet.memory import require_memory
 from .motion import CATEGORY, PoseKeypoint
 
@@ -70,7 +71,17 @@ class DrawPose(io.ComfyNode):
         line_width: float = 1.0,
     ) -> io.NodeOutput:
         """Draw frame by frame, with progress."""
-        people = split_people(pose_keypoint) if person < 0 else [MotionTrack.from_pose_keypoints(pose_keypoint, person)]
+        people = split_people(pose_keypoint)
+        if person >= len(people):
+            raise InputError(f"person is {person}, but the motion shows {len(people)}: give 0 to {len(people) - 1}")
+        if person >= 0:
+            if len(people) > 1:
+                logging.warning(
+                    "Draw UniAnimate Pose: the motion shows %d people; number %d is drawn. Choose Person chooses",
+                    len(people),
+                    person,
+                )
+            people = people[person : person + 1]
         people = [fit_track(track, width, height, fit) for track in people]
         frames = len(pose_keypoint)
         if lost := int((~np.any([track.present for track in people], axis=0)).sum()):

@@ -90,7 +90,8 @@ class PlotPose(io.ComfyNode):
         people = split_people(pose_keypoint)
         if person >= len(people):
             raise InputError(f"person is {person}, but the motion shows {len(people)}: give 0 to {len(people) - 1}")
-        before = None if compare_with is None else split_people(compare_with)[0]
+        others = split_people(compare_with) if compare_with else []
+        before = others[person] if person < len(others) else None
         drawn = torch.from_numpy(PLOTS[plot](people[person], before=before)).float()[None] / 255  # 1 H W 3
         return io.NodeOutput(drawn, ui=ui.PreviewImage(drawn, cls=cls))
 

@@ -211,7 +211,10 @@ def test_what_does_not_move_and_what_moves_evenly_stays(method):
         ({"window": -3}, "window is -3: give a whole number, from 1 to 101"),
         ({"order": -1}, "order is -1"),
         ({"order": 2.0}, "order is 2.0: give a whole number"),
-        ({"window": 3, "order": 3}, "order is 3, and window 3: give a window of more frames than the order"),
+        (
+            {"method": "savitzky-golay", "window": 3, "order": 3},
+            "order is 3, and window 3: give a window of more frames than the order",
+        ),
     ],
 )
 def test_wrong_settings_are_named(settings, words):

@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The message says what is wrong, with which value, and what to do.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, for the middle of a message: its first line, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..output import check_folder
 from .people import CHOICES
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def pose(
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second to take.", show_default="the video's")] = None,
     choose: Annotated[Choice, typer.Option(help="Who of several people.")] = LARGEST,
-    index: Annotated[int, typer.Option(help="See --choose: how many to pass over, or the place in the list.")] = 0,
+    index: Annotated[int, typer.Option(min=0, help="See --choose: how many to pass over, or place in the list.")] = 0,
     point: Annotated[str, typer.Option(help="See --choose: x,y as fractions of the picture.")] = "0.5,0.5",
     everyone: Annotated[bool, typer.Option("--everyone", help="Keep all people.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="As detected: outliers, gaps and jitter are left in.")] = False,
@@ -46,6 +48,8 @@ def pose(
     from .detection import PoseDetector
 
     place = _point(point)
+    if output is not None:
+        check_folder(output.parent)
 
     def pick(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
         from .people import follow_everyone, follow_person
@@ -115,7 +119,11 @@ def _extract(
         show(len(frames), len(frames))
     if not any(frame["people"] for frame in frames):
         raise InputError(f"nobody was found in any of the {len(frames)} frames of {video}")
-    frames = pick(frames)
+    try:
+        frames = pick(frames)
+    except InputError as error:
+        write_pose_frames(frames, target, overwrite)
+        raise InputError(f"{error} All people are in {target}, as detected.") from error
     if not raw:
         frames = join_people([_cleaned(track, reader.fps or 30.0) for track in split_people(frames)])
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -136,4 +144,6 @@ def _point(text: str) -> tuple[float, float]:
         x, y = map(float, text.split(","))
     except ValueError:
         raise InputError(f"--point is {text!r}: write x,y, for example 0.5,0.5") from None
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise InputError(f"--point is {text!r}: write two numbers, for example 0.5,0.5")
     return x, y

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from .tracking import identify, person_box
-from .wire_format import read_people
+from .wire_format import FOLLOWED, read_people
 
 Choice = Literal["largest", "leftmost", "rightmost", "highest score", "nearest to point", "index"]
 CHOICES: tuple[Choice, ...] = ("largest", "leftmost", "rightmost", "highest score", "nearest to point", "index")
@@ -94,7 +94,11 @@ def follow_everyone(frames: Sequence[dict[str, Any]], lost_frames: int = LOST_FR
     frames, people, numbers = _identified(frames, lost_frames)
     order = _by_sum(people, numbers, _area)
     return [
-        {**frame, "people": [frame["people"][group.index(one)] if one in group else {} for one in order]}
+        {
+            **frame,
+            "people": [frame["people"][group.index(one)] if one in group else {} for one in order],
+            FOLLOWED: True,
+        }
         for frame, group in zip(frames, numbers, strict=True)
     ]
 

@@ -3,43 +3,63 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError
 from .keypoints import MotionTrack
 from .people import follow_everyone
-from .wire_format import complete_frames
+from .wire_format import FOLLOWED, complete_frames, decode_person, read_people
 
 
-def split_people(frames: Sequence[dict[str, Any]]) -> list[MotionTrack]:
+def split_people(frames: Sequence[dict[str, Any]], follow: bool = True) -> list[MotionTrack]:
     """One motion for each person in `POSE_KEYPOINT` frames.
 
-    Where a frame shows several, people are followed through time, and come in the order of `follow_everyone`.
+    Where frames show several, people are followed through time, and come in the order of `follow_everyone`; frames that
+    it or `join_people` made have everyone in their place already.
+
+    Args:
+        frames: Of any pack.
+        follow: Whether to follow people; else they are told by their places in the lists, which is enough for pictures.
 
     Raises:
         InputError: There is nobody in any frame, or a frame cannot be read.
     """
-    if any(len(frame.get("people") or ()) > 1 for frame in frames):
-        frames = follow_everyone(frames)
-        return [MotionTrack.from_pose_keypoints(frames, person) for person in range(len(frames[0]["people"]))]
-    return [MotionTrack.from_pose_keypoints(frames)]
+    whole, tables = read_people(frames)
+    if follow and max(map(len, tables)) > 1 and not all(frame.get(FOLLOWED) for frame in whole):
+        whole, tables = read_people(follow_everyone(whole))
+    shown = [
+        person
+        for person in range(max(map(len, tables)))
+        if any(person < len(group) and np.isfinite(group[person][:, 0]).any() for group in tables)
+    ]
+    if not shown:
+        raise InputError(f"No person has a point in any of {len(whole)} frames; give a motion with someone in it.")
+    return [MotionTrack(**decode_person(whole, tables, person)) for person in shown]
 
 
 def join_people(tracks: Sequence[MotionTrack]) -> list[dict[str, Any]]:
-    """`POSE_KEYPOINT` frames that show several motions at once, of as many frames, on the first one's canvas.
+    """`POSE_KEYPOINT` frames that show several motions at once; `split_people` gives them back.
 
     Of several people each keeps their place in every frame, with all points 0, 0, 0 where they are absent.
 
+    Args:
+        tracks: Of as many frames, on one canvas.
+
     Raises:
-        InputError: There is no motion, or they differ in length.
+        InputError: There is no motion, or they differ in length or canvas.
     """
-    lengths = sorted({len(track) for track in tracks})
-    if len(lengths) != 1:
-        shown = " and ".join(map(str, lengths)) or "no"
-        raise InputError(f"The motions have {shown} frames; give one or more, of one length.")
+    for what, kinds in {
+        "frames": {len(track) for track in tracks},
+        "pixels": {f"{track.width} x {track.height}" for track in tracks},
+    }.items():
+        if len(kinds) != 1:
+            shown = " and ".join(sorted(map(str, kinds))) or "no"
+            raise InputError(f"The motions have {shown} {what}; give one or more, alike in that.")
     alone = [track.to_pose_keypoints() for track in tracks]
     if len(alone) == 1:
         return alone[0]
     joined = []
     for frames in zip(*alone, strict=True):
         people = [frame["people"][0] if frame["people"] else {} for frame in frames]
-        joined.append({**frames[0], "people": people if any(people) else []})
+        joined.append({**frames[0], "people": people, FOLLOWED: True})
     return complete_frames(joined)

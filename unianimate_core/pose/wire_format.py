@@ -40,13 +40,21 @@ _FRACTION_SPREAD = 0.05
 _FRACTION_CANVAS = 8
 
 
+FOLLOWED = "people_followed"
+"""A frame's key, true where everyone has the same place in the list of people of every frame."""
+
+
 def decode_frames(frames: Sequence[dict[str, Any]], person: int) -> dict[str, Any]:
     """Read one person of `POSE_KEYPOINT` frames; see `MotionTrack.from_pose_keypoints`.
 
     Returns:
         The fields of a `MotionTrack`: body, hands, face, width, height and the three arrays of scores.
     """
-    frames, tables = read_people(frames)
+    return decode_person(*read_people(frames), person)
+
+
+def decode_person(frames: list[dict[str, Any]], tables: list[list[np.ndarray]], person: int) -> dict[str, Any]:
+    """As `decode_frames`, from what `read_people` returned."""
     canvas = _canvases(frames)  # f 2
     most = max(map(len, tables))
     if not 0 <= person < most:

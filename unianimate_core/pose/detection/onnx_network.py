@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ...errors import InputError
+from ...errors import InputError, first_line
 from ...optional import POSE_EXTRA, require
 from .networks import Kind, Network, Shape, check_kind
 from .providers import CPU, CUDA, DIRECTML, TENSORRT
@@ -75,7 +75,7 @@ class OnnxNetwork(Network):
             try:
                 session = self._session_on(runtime, name)
             except Exception as error:  # a driver's fault can be any
-                self.failures[name] = _first_line(error)
+                self.failures[name] = first_line(error)
                 continue
             if session.get_providers()[0] == name:
                 return session
@@ -85,7 +85,7 @@ class OnnxNetwork(Network):
             return session or self._session_on(runtime, CPU)
         except Exception as error:
             raise InputError(
-                f"{self.path} cannot be loaded by onnxruntime {runtime.__version__} ({_first_line(error)}). It may be "
+                f"{self.path} cannot be loaded by onnxruntime {runtime.__version__} ({first_line(error)}). It may be "
                 "truncated, damaged, no ONNX network, or made for a newer onnxruntime: download "
                 f"{self.kind.file} again."
             ) from error
@@ -112,7 +112,3 @@ class OnnxNetwork(Network):
 
 def _shape(value: Any) -> Shape:
     return tuple(side if isinstance(side, int) and side > 0 else None for side in value.shape or ())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

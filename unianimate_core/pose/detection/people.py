@@ -15,6 +15,7 @@ _LISTS = {
     "hand_left_keypoints_2d": 21,
     "hand_right_keypoints_2d": 21,
 }
+_BODY, _NECK, _NOSE_AND_HIPS = slice(0, 18), 1, [0, 8, 11]
 
 
 class People(NamedTuple):
@@ -50,8 +51,9 @@ class NobodyFound(People):
 def people_to_frame(people: People, width: int, height: int) -> dict[str, Any]:
     """Write a `POSE_KEYPOINT` frame, with the scores as they are.
 
-    A point scored 0 or less, which has no place, is written as 0, 0, 0. Where nobody was found and no point of the
-    whole picture is scored 0.3 or more, the frame has no people.
+    A point scored 0 or less, which has no place, is written as 0, 0, 0. People without any body
+    point scored 0.3 or more are left out; where nobody was found, so is the person seen in the whole picture, unless
+    neck and nose, or neck and a hip, are: stray points are nobody.
 
     Args:
         people: Of one picture.
@@ -64,8 +66,11 @@ def people_to_frame(people: People, width: int, height: int) -> dict[str, Any]:
     """
     table = np.concatenate([people.keypoints, people.scores[..., None]], -1)  # n 134 3
     table = np.where(people.scores[..., None] > 0, table, 0.0)
-    if not people.found and not (people.scores >= PRESENT_SCORE).any():
-        table = table[:0]
+    sure = people.scores >= PRESENT_SCORE  # n 134
+    shown = sure[:, _BODY].any(1)  # n
+    if not people.found:
+        shown &= sure[:, _NECK] & sure[:, _NOSE_AND_HIPS].any(1)
+    table = table[shown]
     ends = np.cumsum(list(_LISTS.values()))[:-1]
     lists = [
         {name: part.ravel().tolist() for name, part in zip(_LISTS, np.split(points, ends), strict=True)}

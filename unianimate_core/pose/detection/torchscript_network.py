@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...errors import InputError
+from ...errors import InputError, first_line
 from .networks import Kind, Network, Shape, check_kind, other_kind
 
 BATCHES = (2, 1, 5)
@@ -41,7 +41,7 @@ class TorchScriptNetwork(Network):
                 self._module = torch.jit.load(file, map_location=device).eval()
         except Exception as error:  # damaged data raises nearly anything
             raise InputError(
-                f"{path} is no TorchScript network, or is truncated or damaged ({str(error).splitlines()[0]}). "
+                f"{path} is no TorchScript network, or is truncated or damaged ({first_line(error)}). "
                 f"Download it again, or give {kind.file}."
             ) from error
         parameter = next(self._module.parameters(), None)
@@ -70,6 +70,8 @@ class TorchScriptNetwork(Network):
             seen = (batch, 3, *kind.size)
             try:
                 shapes = [output.shape for output in self._run(np.zeros(seen, np.float32))]
+            except torch.cuda.OutOfMemoryError:
+                raise
             except (RuntimeError, TypeError, AttributeError):  # TorchScript's own, and of what is no tensor
                 continue
             if all(shape[:1] == (batch,) for shape in shapes):
