@@ -135,7 +135,7 @@ class LoadPoseDetector(io.ComfyNode):
                     "log and in the report of Detect Poses.",
                 ),
             ],
-            outputs=[Detector.Output(display_name="pose_detector")],
+            outputs=[Detector.Output(display_name="pose_detector", tooltip="For Detect Poses.")],
         )
 
     @classmethod
@@ -167,7 +167,7 @@ class DetectPoses(io.ComfyNode):
             "bit by bit, so its length does not matter. Choose Person picks one of several people.",
             is_output_node=True,
             inputs=[
-                Detector.Input("pose_detector"),
+                Detector.Input("pose_detector", tooltip="From Load DWPose Detector."),
                 io.Float.Input(
                     "fps",
                     default=0.0,

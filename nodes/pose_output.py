@@ -79,7 +79,7 @@ class PlotPose(io.ComfyNode):
                     "compare_with", optional=True, tooltip="The motion before it was cleaned, to be shown beside it."
                 ),
             ],
-            outputs=[io.Image.Output(display_name="plot")],
+            outputs=[io.Image.Output(display_name="plot", tooltip="One picture.")],
         )
 
     @classmethod
