@@ -260,5 +260,5 @@ def test_a_gpu_that_onnxruntime_cannot_use_is_told(monkeypatch):
 
 def test_a_missing_onnxruntime_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r"onnxruntime cannot be imported.* the extra `pose`"):
+    with pytest.raises(InputError, match=r"onnxruntime cannot be imported.*onnxruntime-gpu"):
         PoseDetector(DETECTOR, KEYPOINTS)

@@ -9,7 +9,7 @@ from .errors import InputError
 
 TRAIN_EXTRA = "the extra `train` of this package"
 EVALUATE_EXTRA = "the extra `evaluate` of this package"
-POSE_EXTRA = "the extra `pose` of this package"
+ONNXRUNTIME = "the package onnxruntime (for an NVIDIA card onnxruntime-gpu, on Windows for others onnxruntime-directml)"
 OPENCV = "the package opencv-python-headless"
 
 

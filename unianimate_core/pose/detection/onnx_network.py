@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError, first_line
-from ...optional import POSE_EXTRA, require
+from ...optional import ONNXRUNTIME, require
 from .networks import Kind, Network, Shape, check_kind
 from .providers import CPU, CUDA, DIRECTML, TENSORRT
 
@@ -30,7 +30,7 @@ def import_onnxruntime() -> Any:
     Raises:
         InputError: It is missing.
     """
-    return require("onnxruntime", POSE_EXTRA)
+    return require("onnxruntime", ONNXRUNTIME)
 
 
 class OnnxNetwork(Network):
