@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..unianimate_core.errors import InputError
 from ..unianimate_core.pose import FITS, draw_frames, fit_track, split_people
 from ..unianimate_core.unet.memory import require_memory
-from .motion import CATEGORY, PoseKeypoint
+from .motion import CATEGORY, PoseKeypoint, check_person
 
 
 class DrawPose(io.ComfyNode):
@@ -72,8 +71,7 @@ class DrawPose(io.ComfyNode):
     ) -> io.NodeOutput:
         """Draw frame by frame, with progress."""
         people = split_people(pose_keypoint)
-        if person >= len(people):
-            raise InputError(f"person is {person}, but the motion shows {len(people)}: give 0 to {len(people) - 1}")
+        check_person(person, people)
         if person >= 0:
             if len(people) > 1:
                 logging.warning(

@@ -8,12 +8,11 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
-from ..unianimate_core.errors import InputError
 from ..unianimate_core.pose import write_pose_frames
 from ..unianimate_core.pose.export import write_csv
 from ..unianimate_core.pose.plots import plot_tracks, plot_visibility, skeleton_sheet
 from ..unianimate_core.pose.several import split_people
-from .motion import CATEGORY, PoseKeypoint, preview
+from .motion import CATEGORY, PoseKeypoint, check_person, preview
 
 FORMATS = ("one JSON file", "folder of JSON files", "CSV table")
 PLOTS = {"skeletons": skeleton_sheet, "tracks": plot_tracks, "visibility": plot_visibility}
@@ -88,8 +87,7 @@ class PlotPose(io.ComfyNode):
     ) -> io.NodeOutput:
         """Draw it."""
         people = split_people(pose_keypoint)
-        if person >= len(people):
-            raise InputError(f"person is {person}, but the motion shows {len(people)}: give 0 to {len(people) - 1}")
+        check_person(person, people)
         others = split_people(compare_with) if compare_with else []
         before = others[person] if person < len(others) else None
         drawn = torch.from_numpy(PLOTS[plot](people[person], before=before)).float()[None] / 255  # 1 H W 3

@@ -9,9 +9,9 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image, ImageSequence
-from videos import encode, moving_frames
+from videos import encode, moving_frames, write
 
-from unianimate_core.video import VideoReader, VideoWriter, read_video
+from unianimate_core.video import VideoReader, read_video
 
 STEPS = [np.full((16, 24, 3), 4 * n, np.uint8) for n in range(60)]  # a frame's number is a quarter of its grey
 IRREGULAR = np.cumsum(np.r_[0, np.random.default_rng(0).integers(5, 200, 59)]).tolist()  # milliseconds
@@ -20,12 +20,6 @@ IRREGULAR = np.cumsum(np.r_[0, np.random.default_rng(0).integers(5, 200, 59)]).t
 @pytest.fixture(scope="module")
 def moving():
     return moving_frames()
-
-
-def write(path, frames):
-    with VideoWriter(path, frames.shape[2], frames.shape[1], fps=24) as writer:
-        writer.write(frames)
-    return path
 
 
 def numbers(frames):

@@ -6,21 +6,15 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from videos import add_sound, encode, moving_frames
+from videos import add_sound, encode, moving_frames, write
 
 from unianimate_core.errors import InputError
-from unianimate_core.video import VideoReader, VideoWriter, read_video
+from unianimate_core.video import VideoReader, read_video
 
 
 @pytest.fixture(scope="module")
 def moving():
     return moving_frames()
-
-
-def write(path, frames):
-    with VideoWriter(path, frames.shape[2], frames.shape[1], fps=24) as writer:
-        writer.write(frames)
-    return path
 
 
 @pytest.mark.parametrize(

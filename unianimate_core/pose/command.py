@@ -126,7 +126,6 @@ def _extract(
         raise InputError(f"{error} All people are in {target}, as detected.") from error
     if not raw:
         frames = join_people([_cleaned(track, reader.fps or 30.0) for track in split_people(frames)])
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_pose_frames(frames, target, overwrite)
     empty = sum(not frame["people"] for frame in frames)
     said = [f"{len(frames)} frames"] + ([f"{empty} of them show nobody"] if empty else [])

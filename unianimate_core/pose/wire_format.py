@@ -117,13 +117,17 @@ def encode_frames(track: "MotionTrack") -> list[dict[str, Any]]:
     foot = np.zeros((len(track), 6, 3))
     for side, (big, small) in enumerate(_TOES):
         foot[:, [big - 18, small - 18]] = body[:, None, 18 + side]
-    parts = (body[:, :18], foot, face, hands[:, 0], hands[:, 1])
+    points = np.concatenate([body[:, :18], foot, face, hands[:, 0], hands[:, 1]], 1)  # f 134 3
     frames = []
-    for rows in zip(*parts, strict=True):
-        lists = {key: row.ravel().tolist() for key, row in zip(_ROWS, rows, strict=True)}
-        people = [lists] if any(row.any() for row in rows) else []
+    for person in points:
+        people = [person_lists(person)] if person.any() else []
         frames.append({"canvas_width": track.width, "canvas_height": track.height, "people": people})
     return complete_frames(frames)
+
+
+def person_lists(points: np.ndarray) -> dict[str, list[float]]:
+    """The flat lists of x, y, score of one person's 134 points (134 3, OpenPose order), by their names."""
+    return {name: points[rows].ravel().tolist() for name, rows in _ROWS.items()}
 
 
 def complete_frames(frames: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..keypoints import MotionTrack
+from ..limbs import MIRRORED
 from .checks import check_number, check_pair
 from .points import join_points, join_scores, split_points
 
@@ -12,14 +13,14 @@ from .points import join_points, join_scores, split_points
 def _mirror_order() -> np.ndarray:
     """Which of the 130 points becomes each one in a mirror."""
     order = np.arange(130)
-    body = ((2, 5), (3, 6), (4, 7), (8, 11), (9, 12), (10, 13), (14, 15), (16, 17), (18, 19))
+    order[: len(MIRRORED)] = MIRRORED
     hands = ((20 + point, 41 + point) for point in range(21))
     # The 68 points (iBUG 300-W): jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, lips outside 48-59, inside 60-67.
     mouth = ((48, 54), (49, 53), (50, 52), (59, 55), (58, 56), (60, 64), (61, 63), (67, 65))
     eyes = ((36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46))
     lines = (*((n, 16 - n) for n in range(8)), *((17 + n, 26 - n) for n in range(5)), (31, 35), (32, 34))
     face = ((62 + a, 62 + b) for a, b in (*lines, *eyes, *mouth))
-    for a, b in (*body, *hands, *face):
+    for a, b in (*hands, *face):
         order[[a, b]] = b, a
     return order
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from ...errors import InputError
 from ..keypoints import MotionTrack
+from ..limbs import NECK, NOSE
 from .checks import check_number
 from .points import is_present, join_points, split_points
-from .skeleton import EDGES, FACE, LEFT_HAND, NECK, NOSE, RIGHT_HAND
+from .skeleton import EDGES, FACE, LEFT_HAND, RIGHT_HAND
 
 _HIPS = 130  # one more point: the middle of the hips, by which the trunk's length is told from the hips' width
 

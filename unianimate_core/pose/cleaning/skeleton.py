@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..keypoints import MotionTrack
+from ..limbs import NECK, NOSE
 from .points import PARTS, join_points
 
-NECK, NOSE = 1, 0
 LEFT_HAND, RIGHT_HAND = range(20, 41), range(41, 62)
 FACE = range(PARTS["face"].start, PARTS["face"].stop)
 

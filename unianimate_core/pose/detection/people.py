@@ -6,15 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..wire_format import PRESENT_SCORE, complete_frames
+from ..wire_format import PRESENT_SCORE, complete_frames, person_lists
 
-_LISTS = {
-    "pose_keypoints_2d": 18,
-    "foot_keypoints_2d": 6,
-    "face_keypoints_2d": 68,
-    "hand_left_keypoints_2d": 21,
-    "hand_right_keypoints_2d": 21,
-}
 _BODY, _NECK, _NOSE_AND_HIPS = slice(0, 18), 1, [0, 8, 11]
 
 
@@ -71,9 +64,5 @@ def people_to_frame(people: People, width: int, height: int) -> dict[str, Any]:
     if not people.found:
         shown &= sure[:, _NECK] & sure[:, _NOSE_AND_HIPS].any(1)
     table = table[shown]
-    ends = np.cumsum(list(_LISTS.values()))[:-1]
-    lists = [
-        {name: part.ravel().tolist() for name, part in zip(_LISTS, np.split(points, ends), strict=True)}
-        for points in table
-    ]
+    lists = [person_lists(points) for points in table]
     return complete_frames([{"canvas_width": int(width), "canvas_height": int(height), "people": lists}])[0]

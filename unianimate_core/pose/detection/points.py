@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ...optional import OPENCV, require
+from ..wire_format import PRESENT_SCORE
 
 POINTS = 133
 """Points that the network answers with: those of COCO-WholeBody."""
 
 _PADDING = 1.25
-_SURE = 0.3
 
 # In the networks' order of channels, blue first; the numbers are those of red first, and so it was trained.
 _MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -104,7 +104,7 @@ def place_points(
 def _openpose_order(points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Insert the neck, middle of the shoulders, and put the body's points in OpenPose order: n 134 2, n 134."""
     neck = points[:, _SHOULDERS].mean(1)
-    neck_score = (scores[:, _SHOULDERS] > _SURE).all(1)
+    neck_score = (scores[:, _SHOULDERS] > PRESENT_SCORE).all(1)
     points, scores = np.insert(points, _NECK, neck, 1), np.insert(scores, _NECK, neck_score, 1)
     points[:, _OPENPOSE], scores[:, _OPENPOSE] = points[:, _COCO], scores[:, _COCO]
     return points, scores
