@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 import folder_paths
 import numpy as np
@@ -19,6 +20,7 @@ from ..unianimate_core.errors import InputError
 from ..unianimate_core.pose.detection import PoseDetector, people_to_frame
 from ..unianimate_core.pose.people import CHOICES, LOST_FRAMES, follow_person
 from ..unianimate_core.video import VideoReader
+from ..unianimate_core.video.writing import to_uint8
 from .motion import CATEGORY, PoseKeypoint, preview, sampled
 
 Detector = io.Custom("UNIANIMATE_POSE_DETECTOR")
@@ -73,8 +75,7 @@ class _Pictures:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for image in self.images:
-            pixels = image[..., :3].expand(*image.shape[:2], 3).clamp(0, 1)
-            yield (pixels.float() * 255).round().byte().cpu().numpy()
+            yield to_uint8(image[..., :3].expand(*image.shape[:2], 3)).cpu().numpy()
 
 
 def _whole_file(video: Any) -> str | None:
@@ -102,6 +103,25 @@ def _open(images: torch.Tensor | None, video: Any, fps: float) -> VideoReader | 
     if fps:
         logging.warning("Detect Poses: fps counts for whole video files only; every frame of this one is taken")
     return _Pictures(parts.images, float(parts.frame_rate))
+
+
+@contextmanager
+def _on_card(detector: PoseDetector) -> Iterator[None]:
+    """Room for detection on the graphics card while it runs, all of which is given back afterwards.
+
+    ComfyUI's memory management knows PyTorch's models alone, and can neither measure nor unload a session of
+    onnxruntime. So none is kept between two nodes, but those that take minutes to start: no model that comes later
+    finds the card's memory taken.
+    """
+    management = comfy.model_management
+    device = management.get_torch_device()
+    if detector.card_memory and not management.is_device_cpu(device):
+        management.free_memory(detector.card_memory, device)
+        management.soft_empty_cache()  # onnxruntime cannot use what PyTorch holds in reserve
+    try:
+        yield
+    finally:
+        detector.release()
 
 
 class LoadPoseDetector(io.ComfyNode):
@@ -150,7 +170,9 @@ class LoadPoseDetector(io.ComfyNode):
     def execute(cls, detector: str, keypoints: str, provider: str) -> io.NodeOutput:
         """Start both networks."""
         paths = [folder_paths.get_full_path_or_raise(FOLDER, name) for name in (detector, keypoints)]
-        return io.NodeOutput(PoseDetector(*paths, None if provider == AUTOMATIC else [provider]))
+        networks = PoseDetector(*paths, None if provider == AUTOMATIC else [provider])
+        networks.release()  # they have shown that they start; other nodes may run before Detect Poses
+        return io.NodeOutput(networks)
 
 
 class DetectPoses(io.ComfyNode):
@@ -204,8 +226,8 @@ class DetectPoses(io.ComfyNode):
         frames: list[dict] = []
         empty = 0
         progress = comfy.utils.ProgressBar(source.frames or 1)
-        with closing(source):
-            for people in pose_detector.detect_frames(source):
+        with closing(source), _on_card(pose_detector), closing(pose_detector.detect_frames(source)) as detected:
+            for people in detected:
                 frame = people_to_frame(people, source.width, source.height)
                 empty += not frame["people"]
                 frames.append(frame)
@@ -243,13 +265,20 @@ class ChoosePerson(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 PoseKeypoint.Input("pose_keypoint", tooltip="From Detect Poses, or any other pose node."),
-                io.Combo.Input("choose", options=list(CHOICES), default=CHOICES[0], tooltip="Who is meant."),
+                io.Combo.Input(
+                    "choose",
+                    options=list(CHOICES),
+                    default=CHOICES[0],
+                    tooltip="Who is meant: largest and highest score over the whole motion; leftmost, rightmost and "
+                    "nearest to point (x, y) in the first frame that shows enough people; index by the list.",
+                ),
                 io.Int.Input(
                     "index",
                     default=0,
                     min=0,
                     max=99,
-                    tooltip="For leftmost and rightmost: how many to pass over. For index: the place in the list.",
+                    tooltip="How many to pass over: 0 for the largest, leftmost, rightmost, best scored or nearest "
+                    "person, 1 for the second. For index: the place in the detector's list, from 0.",
                 ),
                 io.Float.Input(
                     "x", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="Nearest to point: 0 left, 1 right."

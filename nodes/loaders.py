@@ -66,26 +66,26 @@ class LoadUniAnimateModel(io.ComfyNode):
 
 
 class LoadPoseKeypoints(io.ComfyNode):
-    """A motion from a JSON file, or from a folder of OpenPose's files."""
+    """A motion from a JSON or CSV file, or from a folder of OpenPose's files."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """A dropdown of the JSON files and folders in ComfyUI's input folder."""
+        """A dropdown of the files and folders in ComfyUI's input folder."""
         canvas = (
             "Only for files that do not name their canvas (OpenPose's own do not): {} in pixels of the picture "
             "that the keypoints were measured on. 0: the file says it."
         )
         return io.Schema(
             node_id="UniAnimateLoadPose",
-            display_name="Load Pose Keypoints (JSON)",
+            display_name="Load Pose Keypoints",
             category=CATEGORY,
             description="Loads a motion from ComfyUI's input folder: one JSON file of POSE_KEYPOINT frames, "
-            "or a folder of OpenPose JSON files, one per frame.",
+            "a folder of OpenPose JSON files, one per frame, or a CSV table as Save Pose Keypoints writes them.",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=[EXAMPLE, *_motion_files()],
-                    tooltip="A .json file in the input folder, or a folder of them. Press R to refresh the list.",
+                    tooltip="A .json or .csv file in the input folder, or a folder of .json files. Press R to refresh.",
                 ),
                 io.Int.Input("canvas_width", default=0, min=0, max=16384, tooltip=canvas.format("width")),
                 io.Int.Input("canvas_height", default=0, min=0, max=16384, tooltip=canvas.format("height")),
@@ -124,11 +124,10 @@ class LoadPoseKeypoints(io.ComfyNode):
 
 
 def _motion_files() -> list[str]:
-    """JSON files in the input folder and its first level of folders, and those folders themselves."""
+    """JSON and CSV files in the input folder, and the folders in it that hold JSON files."""
     base = Path(folder_paths.get_input_directory())
-    files = [*base.glob("*.json"), *base.glob("*/*.json")]
-    names = {file.relative_to(base).as_posix() for file in files if file.parent == base}
-    folders = {file.parent.relative_to(base).as_posix() + "/" for file in files if file.parent != base}
+    names = {file.name for ending in ("json", "csv") for file in base.glob(f"*.{ending}")}
+    folders = {f"{file.parent.name}/" for file in base.glob("*/*.json")}
     return sorted(names) + sorted(folders)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..unianimate_core.errors import InputError
 from ..unianimate_core.pose import MotionTrack, draw_motion, split_people
 
 CATEGORY = "UniAnimate/pose"
@@ -42,12 +41,6 @@ def preview(*motions: Sequence[MotionTrack], cls: type[io.ComfyNode]) -> ui.Save
         method=0,
     )
     return ui.SavedImages([result], is_animated=shown > 1)
-
-
-def check_person(person: int, people: Sequence[MotionTrack]) -> None:
-    """Raise InputError where a motion does not show so many people."""
-    if person >= len(people):
-        raise InputError(f"person is {person}, but the motion shows {len(people)}: give 0 to {len(people) - 1}")
 
 
 def sampled(frames: Sequence[dict]) -> list[MotionTrack]:

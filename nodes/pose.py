@@ -10,8 +10,9 @@ import torch
 from comfy_api.latest import io
 
 from ..unianimate_core.pose import FITS, draw_frames, fit_track, split_people
+from ..unianimate_core.pose.several import pick_person
 from ..unianimate_core.unet.memory import require_memory
-from .motion import CATEGORY, PoseKeypoint, check_person
+from .motion import CATEGORY, PoseKeypoint
 
 
 class DrawPose(io.ComfyNode):
@@ -71,15 +72,15 @@ class DrawPose(io.ComfyNode):
     ) -> io.NodeOutput:
         """Draw frame by frame, with progress."""
         people = split_people(pose_keypoint)
-        check_person(person, people)
         if person >= 0:
+            one = pick_person(people, person)
             if len(people) > 1:
                 logging.warning(
                     "Draw UniAnimate Pose: the motion shows %d people; number %d is drawn. Choose Person chooses",
                     len(people),
                     person,
                 )
-            people = people[person : person + 1]
+            people = [one]
         people = [fit_track(track, width, height, fit) for track in people]
         frames = len(pose_keypoint)
         if lost := int((~np.any([track.present for track in people], axis=0)).sum()):

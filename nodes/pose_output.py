@@ -10,12 +10,11 @@ from comfy_api.latest import io, ui
 
 from ..unianimate_core.pose import write_pose_frames
 from ..unianimate_core.pose.export import write_csv
-from ..unianimate_core.pose.plots import plot_tracks, plot_visibility, skeleton_sheet
-from ..unianimate_core.pose.several import split_people
-from .motion import CATEGORY, PoseKeypoint, check_person, preview
+from ..unianimate_core.pose.plots import PLOTS
+from ..unianimate_core.pose.several import pick_person, split_people
+from .motion import CATEGORY, PoseKeypoint, preview
 
 FORMATS = ("one JSON file", "folder of JSON files", "CSV table")
-PLOTS = {"skeletons": skeleton_sheet, "tracks": plot_tracks, "visibility": plot_visibility}
 
 
 class SavePoseKeypoints(io.ComfyNode):
@@ -29,18 +28,27 @@ class SavePoseKeypoints(io.ComfyNode):
             display_name="Save Pose Keypoints",
             category=CATEGORY,
             description="Saves a motion below ComfyUI's output folder: as OpenPose JSON, which Load Pose Keypoints "
-            "reads (put it into the input folder), or as a table for other programs.",
+            "reads (put it into the input folder), or as a CSV table, which it reads too, for other programs.",
             is_output_node=True,
             inputs=[
                 PoseKeypoint.Input("pose_keypoint", tooltip="A motion, of any number of people."),
                 io.String.Input("filename_prefix", default="poses/motion", tooltip="Name; a number is added to it."),
                 io.Combo.Input("format", options=list(FORMATS), default=FORMATS[0], tooltip="What to write."),
+                io.Float.Input(
+                    "fps",
+                    default=30.0,
+                    min=0.1,
+                    max=1000.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="CSV table: the motion's frames a second, for its column of times; from Detect Poses.",
+                ),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="The file or folder.")],
         )
 
     @classmethod
-    def execute(cls, pose_keypoint: list[dict], filename_prefix: str, format: str) -> io.NodeOutput:
+    def execute(cls, pose_keypoint: list[dict], filename_prefix: str, format: str, fps: float = 30.0) -> io.NodeOutput:
         """Write under the next free number."""
         people = split_people(pose_keypoint)
         folder, name, *_ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
@@ -50,7 +58,7 @@ class SavePoseKeypoints(io.ComfyNode):
             number += 1
         if format == FORMATS[2]:
             for person, track in enumerate(people):
-                write_csv(track, path.with_stem(f"{path.stem}_person{person}") if person else path)
+                write_csv(track, path.with_stem(f"{path.stem}_person{person}") if person else path, fps)
         else:
             write_pose_frames(pose_keypoint, path)
         shown = preview(people, cls=cls).as_dict() | ui.PreviewText(str(path)).as_dict()
@@ -86,11 +94,10 @@ class PlotPose(io.ComfyNode):
         cls, pose_keypoint: list[dict], plot: str, person: int, compare_with: list[dict] | None = None
     ) -> io.NodeOutput:
         """Draw it."""
-        people = split_people(pose_keypoint)
-        check_person(person, people)
+        track = pick_person(split_people(pose_keypoint), person)
         others = split_people(compare_with) if compare_with else []
         before = others[person] if person < len(others) else None
-        drawn = torch.from_numpy(PLOTS[plot](people[person], before=before)).float()[None] / 255  # 1 H W 3
+        drawn = torch.from_numpy(PLOTS[plot](track, before=before)).float()[None] / 255  # 1 H W 3
         return io.NodeOutput(drawn, ui=ui.PreviewImage(drawn, cls=cls))
 
 

@@ -1,5 +1,6 @@
 """Editing of motions: parts, frame rates, loops, mirrors, places and limbs, against NumPy, SciPy and OpenCV."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from random_tracks import all_points, all_scores, presence, random_track, standi
 from scipy.interpolate import PchipInterpolator, interp1d
 
 from unianimate_core.errors import InputError
-from unianimate_core.pose import MotionTrack, read_motion
+from unianimate_core.pose import MotionTrack, align_motion, read_motion
 from unianimate_core.pose.cleaning import LIMBS, loop, mirror, retime, scale_limbs, transform, trim
 from unianimate_core.pose.keypoints import BODY_JOINTS
 
@@ -266,8 +267,11 @@ def test_the_torso_gets_longer_and_not_wider():
 
 
 @settings(max_examples=30, deadline=None)
-@given(track=tracks(spread=0.1), data=st.data())
+@given(track=tracks(frames=20, presence=0.9, spread=0.1, scored=False), data=st.data())
 def test_limbs_are_scaled_back(track, data):
+    """With a neck, and every bone seen in some frame: what stands in for a neck moves, and what is never seen weighs
+    what is usual."""
+    track = replace(track, body=np.where(np.isnan(track.body) & (np.arange(20) == 1)[:, None], 0.5, track.body))
     factors = data.draw(st.dictionaries(st.sampled_from(sorted(LIMBS)), st.floats(0.1, 10), max_size=6))
     there_and_back = scale_limbs(scale_limbs(track, factors), {name: 1 / factor for name, factor in factors.items()})
     same(there_and_back, track, atol=1e-6)
@@ -281,14 +285,33 @@ def test_names_for_one_limb_multiply_and_sides_add_up():
     same(twice, scale_limbs(track, {"upper arms": 2}))
 
 
-def test_what_hangs_on_an_absent_joint_moves_along_with_the_trunk():
-    body = standing_person(600).body.copy()
-    body[0, [3, 8]] = np.nan  # right elbow, right hip
-    track = MotionTrack(body, width=1000, height=1000)
-    moved = (scale_limbs(track, {"shoulders": 2, "arms": 3, "torso": 2, "hips": 2}).body - body)[0] * 1000
-    np.testing.assert_allclose(moved[[2, 4]], [[-0.129 * 600, 0]] * 2)  # the wrist as its shoulder
-    np.testing.assert_allclose(moved[11], (body[0, 11] - body[0, 1]) * 1000)  # the only hip is the trunk's end
-    np.testing.assert_allclose(moved[[9, 10]], moved[[11, 11]])  # the leg without a hip as the trunk's end
+def test_an_absent_joint_is_passed_over_by_the_way_between_its_neighbours():
+    """Somebody without a right elbow and hip in one frame; whole in the other, which tells how long the bones are."""
+    person = standing_person(600, frames=2)
+    holes = person.body.copy()
+    holes[1, [3, 8]] = np.nan
+    track = MotionTrack(holes, width=1000, height=1000)
+    factors = {"shoulders": 2, "upper arms": 3, "forearms": 0.5, "torso": 2, "hips": 3, "thighs": 0.5}
+    before, after = pixels(track), pixels(scale_limbs(track, factors))
+    # Arms hang straight down: the wrist ends where the complete arm's does.
+    np.testing.assert_allclose(after[:, [2, 4]], np.tile(after[:1, [2, 4]], (2, 1, 1)))
+    np.testing.assert_allclose(after[0, 4] - after[0, 2], [0, (3 * 0.186 + 0.5 * 0.146) * 600])
+    # The only hip is the trunk's end; the leg without one hangs there.
+    end = before[1, 1] + 2 * (before[1, 11] - before[1, 1])
+    np.testing.assert_allclose(after[1, 11], end)
+    ratio = (3 * 0.0955 + 0.5 * 0.245) / (0.0955 + 0.245)
+    np.testing.assert_allclose(after[1, 9] - end, ratio * (before[1, 9] - before[1, 11]))
+    np.testing.assert_allclose(after[1, 10] - after[1, 9], before[1, 10] - before[1, 9])
+
+
+def test_limbs_get_the_lengths_that_alignment_gives_them():
+    """One and the same scaling, asked for by factors and by a reference with such limbs."""
+    dancer = MotionTrack(DANCE.body, width=DANCE.width, height=DANCE.height)
+    factors = {"forearms": 1.2, "thighs": 0.9, "neck": 1.1}
+    scaled = scale_limbs(dancer, factors)
+    aligned = align_motion(dancer, scaled, "robust")
+    rows = [0, 1, *range(2, 14)]
+    np.testing.assert_allclose(aligned.body[:, rows], scaled.body[:, rows], atol=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import weakref
 import zipfile
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from pose_networks import DETECTOR, KEYPOINTS, STUBS
 
 from unianimate_core.errors import InputError
 from unianimate_core.pose.detection import PoseDetector
-from unianimate_core.pose.detection.providers import choose_providers, warn_once
+from unianimate_core.pose.detection.providers import choose_providers, choose_torch_device, warn_once
 
 GOLDEN = np.load(STUBS / "dwpose.npz")
 CUDA, TENSORRT, DIRECTML, COREML, CPU = (
@@ -119,7 +120,8 @@ def test_a_file_may_leave_all_shapes_open(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("batch", [-1, 5])
-def test_torchscript_files_give_the_golden_data(tmp_path, batch):
+def test_torchscript_files_give_the_golden_data(tmp_path, monkeypatch, batch):
+    monkeypatch.setattr("shutil.which", lambda name: None)  # no NVIDIA driver
     detector = save_torchscript(Detector(), tmp_path / "yolox_l.torchscript.pt")
     keypoints = save_torchscript(Keypoints(batch), tmp_path / "dw.torchscript.pt", 2 if batch == -1 else batch)
     networks = PoseDetector(detector, keypoints)
@@ -131,6 +133,33 @@ def test_torchscript_files_give_the_golden_data(tmp_path, batch):
     # Other sums than onnxruntime's: two places that score the same but for the last bit may change places.
     moved = np.abs(people.keypoints - GOLDEN["1.keypoints"]).max(-1) > 0.01
     assert moved.sum() <= 3
+
+
+def test_torchscript_files_take_providers_as_onnx_files_do(tmp_path, monkeypatch):
+    files = [save_torchscript(network, tmp_path / f"{n}.pt") for n, network in enumerate((Detector(), Keypoints()))]
+    with pytest.raises(InputError, match="no provider 'abacus' in this PyTorch: choose from CPU, or install"):
+        PoseDetector(*files, ["CPU", "abacus"])
+    for missing in ("CUDA", "TensorRT", "DirectML"):
+        with pytest.raises(InputError, match=f"no provider '{missing}' in this PyTorch"):
+            PoseDetector(*files, missing)
+    with pytest.raises(InputError, match="is empty"):
+        PoseDetector(*files, [])
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    note = PoseDetector(*files).device_note
+    assert "runs on the CPU by PyTorch" in note
+    assert "though there is an NVIDIA card: install a PyTorch that is built for CUDA" in note
+    assert PoseDetector(*files, ["cpu"]).device_note is None, "that is what was asked for"
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert "For this graphics card give the ONNX files" in PoseDetector(*files).device_note
+
+
+@pytest.mark.parametrize(
+    ("asked", "device"), [(None, "cuda"), ("TensorRT", "cuda"), (["CPU", "CUDA"], "cpu"), ([CUDA], "cuda")]
+)
+def test_torchscript_files_run_on_cuda_where_pytorch_has_it(monkeypatch, asked, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_torch_device(asked).type == device
 
 
 def test_torchscript_files_may_be_half_precision_and_stand_beside_onnx(tmp_path):
@@ -237,6 +266,46 @@ def test_the_first_that_starts_is_used_and_nothing_to_tell(monkeypatch):
     assert (detector.providers, detector.device_note) == ([CUDA], None)
     people = list(detector.detect_frames([GOLDEN["0.image_rgb"], GOLDEN["1.image_rgb"]]))
     np.testing.assert_allclose(people[1].keypoints, GOLDEN["1.keypoints"], rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(("provider", "let_go"), [(CUDA, True), (DIRECTML, True), (TENSORRT, False), (CPU, False)])
+def test_memory_of_a_card_is_given_back_and_taken_again(monkeypatch, provider, let_go):
+    """TensorRT takes minutes to start: it is kept. On the processor there is nothing to give back."""
+    tried = pretend_runtime(monkeypatch, [provider, CPU] if provider != CPU else [CPU], {provider: "starts"})
+    detector = PoseDetector(DETECTOR, KEYPOINTS)
+    assert detector.providers == [provider]
+    files = DETECTOR.stat().st_size + KEYPOINTS.stat().st_size
+    assert files < detector.card_memory < 2**32 if provider != CPU else detector.card_memory == 0
+    sessions = [weakref.ref(network._session) for network in (detector._detector, detector._keypoints)]
+    for starts in (2, 4):
+        people = detector.detect(GOLDEN["1.image_rgb"])
+        np.testing.assert_allclose(people.keypoints, GOLDEN["1.keypoints"], rtol=0, atol=0.01)
+        assert tried == [provider] * (starts if let_go else 2)
+        detector.release()
+        detector.release()
+        assert [session() is None for session in sessions] == [let_go] * 2
+
+
+def test_a_card_that_has_no_memory_left_is_named(monkeypatch):
+    starts = {CUDA: "starts"}
+    pretend_runtime(monkeypatch, [CUDA, CPU], starts)
+    detector = PoseDetector(DETECTOR, KEYPOINTS)
+    detector.release()
+    starts[CUDA] = "raises"
+    with pytest.raises(InputError, match=r"detector_stub.onnx does not start again on CUDA \(no such driver\): free"):
+        detector.detect(GOLDEN["1.image_rgb"])
+
+
+def test_torchscript_networks_are_given_back_and_loaded_again(tmp_path):
+    networks = PoseDetector(save_torchscript(Detector(), tmp_path / "d.pt"), KEYPOINTS)
+    network = networks._detector
+    network.release()
+    assert network._module is not None, "the processor has nothing to give back"
+    network.on_cpu = False  # as on a graphics card
+    network.release()
+    assert network._module is None
+    people = networks.detect(GOLDEN["1.image_rgb"])
+    np.testing.assert_allclose(people.boxes, GOLDEN["1.boxes"], rtol=0, atol=0.01)
 
 
 def test_the_next_one_is_used_where_the_first_does_not_start(monkeypatch):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from unianimate_core.errors import InputError
-from unianimate_core.pose import MotionTrack, read_motion, read_pose_frames, write_motion
-from unianimate_core.pose import files as pose_files
+from unianimate_core.pose import MotionTrack, read_motion, read_pose_frames, write_motion, write_pose_frames
+from unianimate_core.pose.export import write_csv
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = np.load(ROOT / "tests" / "golden_data" / "pose_alignment.npz")
@@ -111,7 +111,7 @@ def test_missing_files_and_empty_folders_are_named(tmp_path):
 
 
 def test_errors_in_frames_name_the_file():
-    with pytest.raises(InputError, match=r"dance\.json: There is no person 3: frames have at most 1"):
+    with pytest.raises(InputError, match=r"dance\.json: There is no person 3: the motion shows 1; give 0 to 0"):
         read_motion(DANCE, person=3)
 
 
@@ -149,22 +149,87 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path):
         write_motion(golden_track(), tmp_path / "holiday.jpg", overwrite=True)
 
 
-@pytest.mark.parametrize(("name", "function"), [("motion.json", "replace"), ("motion", "rename")])
-def test_a_failed_write_leaves_the_old_motion(tmp_path, monkeypatch, name, function):
+@pytest.mark.parametrize("name", ["motion.json", "motion"])
+def test_a_failed_write_leaves_the_old_motion(tmp_path, monkeypatch, name):
     path = tmp_path / name
     write_motion(golden_track()[:5], path)
-    real = getattr(pose_files.os, function)
+    real = Path.replace
 
     def failing(source, target):
-        if Path(source).suffix == ".tmp":
-            raise OSError("disk full")
-        real(source, target)
+        if source.suffix == ".partial":
+            raise OSError(28, "disk full")
+        return real(source, target)
 
-    monkeypatch.setattr(pose_files.os, function, failing)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(InputError, match=f"cannot write .*{name} .disk full.: free some space"):
         write_motion(golden_track(), path, overwrite=True)
     assert len(read_motion(path)) == 5
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def strict_json(path):
+    """What the standard allows: no NaN, no infinity."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_numpys_numbers_and_points_that_are_not_finite_are_written_as_json_has_them(tmp_path):
+    points = np.arange(54, dtype=np.float32)
+    points[[3, 10]] = np.nan, np.inf
+    person = {"pose_keypoints_2d": points, "hand_left_keypoints_2d": [np.float64("nan")] * 63, "id": np.int64(7)}
+    listed = {"pose_keypoints_2d": list(points), "face_keypoints_2d": None, "hand_right_keypoints_2d": ()}
+    frame = {"canvas_width": np.int32(64), "canvas_height": np.float32(48), "people": [person, listed]}
+    write_pose_frames([frame] * 2, tmp_path / "motion.json")
+    write_pose_frames([frame] * 2, tmp_path / "motion")
+    (content, _) = strict_json(tmp_path / "motion.json")
+    assert strict_json(tmp_path / "motion" / "frame_000001.json") == content
+    expected = [float(n) for n in range(54)]
+    expected[3:6] = expected[9:12] = [0.0, 0.0, 0.0]
+    assert content == {
+        "canvas_width": 64,
+        "canvas_height": 48,
+        "people": [
+            {"pose_keypoints_2d": expected, "hand_left_keypoints_2d": [0.0] * 63, "id": 7},
+            {"pose_keypoints_2d": expected, "face_keypoints_2d": None, "hand_right_keypoints_2d": []},
+        ],
+    }
+
+
+@pytest.mark.parametrize("wrong", [{"canvas_width": float("nan")}, {"people": [object()]}, {("a", 1): 2}])
+def test_what_json_cannot_hold_is_named_and_nothing_written(tmp_path, wrong):
+    with pytest.raises(InputError, match="Frame 1 cannot be written as JSON"):
+        write_pose_frames([{"people": []}, wrong], tmp_path / "motion.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_is_a_motion_too(tmp_path):
+    write_csv(golden_track(), tmp_path / "motion.CSV")
+    back = read_motion(tmp_path / "motion.CSV")
+    for part in ("body", "hands", "face"):
+        np.testing.assert_allclose(getattr(back, part), getattr(golden_track(), part), rtol=0, atol=1e-9)
+    assert read_pose_frames(tmp_path / "motion.CSV")[0]["canvas_width"] == 512
+    (tmp_path / "other.csv").write_text("a,b")
+    with pytest.raises(InputError, match=r"other\.csv has no column frame"):
+        read_motion(tmp_path / "other.csv")
+
+
+def test_a_person_is_the_same_through_all_frames_whatever_the_order_of_the_lists(tmp_path):
+    """The larger one stands first in half of the frames only; person 0 is that one in all of them."""
+    large, small = golden_track(), golden_track()
+    bodies = [large.body * 0.6 + (0.4, 0.2), small.body * 0.3 + (0.0, 0.3)]
+    tracks = [MotionTrack(body, width=512, height=768) for body in bodies]
+    frames = []
+    for number, (a, b) in enumerate(zip(*(track.to_pose_keypoints() for track in tracks), strict=True)):
+        people = a["people"] + b["people"]
+        frames.append({**a, "people": people[:: (-1) ** number]})
+    write_pose_frames(frames, tmp_path / "two.json")
+    for person, body in enumerate(bodies):
+        np.testing.assert_allclose(read_motion(tmp_path / "two.json", person).body, body, atol=1e-9)
+    with pytest.raises(InputError, match=r"two\.json: There is no person 2: the motion shows 2; give 0 to 1"):
+        read_motion(tmp_path / "two.json", person=2)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[" + "9" * 5001 + "]"])

@@ -1,6 +1,8 @@
 """Detection, choice of person, alignment, cleaning, plots and files in a real ComfyUI, with stub networks."""
 
+import csv
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -31,8 +33,8 @@ def detect(**inputs):
     return {"class_type": "UniAnimateDetectPoses", "inputs": {"pose_detector": ["1", 0], "fps": 0.0} | inputs}
 
 
-def save(node, format="one JSON file"):
-    inputs = {"pose_keypoint": node, "filename_prefix": "poses/saved", "format": format}
+def save(node, format="one JSON file", **more):
+    inputs = {"pose_keypoint": node, "filename_prefix": "poses/saved", "format": format} | more
     return {"class_type": "UniAnimateSavePose", "inputs": inputs}
 
 
@@ -106,6 +108,20 @@ def test_swapped_or_missing_files_are_named(comfy):
         comfy.queue({"1": gone, "2": picture, "3": detect(images=["2", 0])})
     with pytest.raises(PromptFailed, match="Connect images or a video"):
         comfy.queue({"1": LOADER, "3": detect()})
+
+
+def test_files_in_the_newer_usual_place_are_listed_and_load(comfy):
+    folder = comfy.base / "models" / "detection" / "dwpose"
+    folder.mkdir(parents=True)
+    for name, stub in {"yolox_m.onnx": "detector_stub.onnx", "dw-mm.onnx": "pose_stub.onnx"}.items():
+        (folder / name).write_bytes((GOLDEN / "dwpose" / stub).read_bytes())
+    inputs = comfy.object_info("UniAnimatePoseDetectorLoader")["input"]["required"]
+    names = {"detector": "dwpose/yolox_m.onnx", "keypoints": "dwpose/dw-mm.onnx"}
+    for name, file in names.items():
+        assert file in str(inputs[name]).replace("\\\\", "/")
+    loader = {**LOADER, "inputs": {**LOADER["inputs"], **names}}
+    picture = {"class_type": "LoadImage", "inputs": {"image": "person.jpg"}}
+    assert comfy.queue({"1": loader, "2": picture, "3": detect(images=["2", 0])}).outputs["3"]["text"]
 
 
 def test_detection_can_be_cancelled(comfy):
@@ -209,6 +225,21 @@ def test_plots_are_pictures_and_tables_are_read_back(comfy, comfy_host):
             comfy.queue(curves)
     else:
         assert comfy.queue(curves).outputs.keys() >= {"4", "5"}
+
+
+def test_a_table_is_saved_with_its_times_and_loaded_again(comfy):
+    run = comfy.queue({"2": DANCER, "9": save(["2", 0], "CSV table", fps=12.5)})
+    (table,) = (Path(path) for path in run.outputs["9"]["text"])
+    with table.open(newline="") as file:
+        times = {int(row["frame"]): float(row["time"]) for row in csv.DictReader(file)}
+    assert times == {frame: frame / 12.5 for frame in range(280)}
+    name = comfy.put_input("dance.csv", table)
+    assert f"'{name}'" in str(comfy.object_info("UniAnimateLoadPose")["input"]["required"]["file"])
+    loaded = {"class_type": "UniAnimateLoadPose", "inputs": {**DANCER["inputs"], "file": name}}
+    run = comfy.queue({"3": loaded, "9": save(["3", 0])})
+    found, dancer = MotionTrack.from_pose_keypoints(saved(run)), read_motion(DANCE)
+    assert np.allclose(found.body, dancer.body, atol=1e-9, equal_nan=True)
+    assert np.allclose(found.hands, dancer.hands, atol=1e-9, equal_nan=True)
 
 
 def test_the_driving_pictures_move():

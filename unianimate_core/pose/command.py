@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..output import check_folder
+from ..output import check_folder, check_output, write_picture
 from .people import CHOICES
+from .plots import PLOTS, check_plot
 
 if TYPE_CHECKING:
     from .detection import PoseDetector
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Choice = Enum("Choice", {choice: choice.replace(" ", "-") for choice in CHOICES}, type=str)
 LARGEST = Choice[CHOICES[0]]
+Plot = Enum("Plot", {name: name for name in PLOTS}, type=str)
+TRACKS = Plot["tracks"]
 
 
 def pose(
@@ -40,6 +43,8 @@ def pose(
     point: Annotated[str, typer.Option(help="See --choose: x,y as fractions of the picture.")] = "0.5,0.5",
     everyone: Annotated[bool, typer.Option("--everyone", help="Keep all people.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="As detected: outliers, gaps and jitter are left in.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also a PNG of the motion, before and after cleaning.")] = None,
+    plot_kind: Annotated[Plot, typer.Option(help="See --plot; of several people the first.")] = TRACKS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
     """Find the poses of people in videos (DWPose), as JSON that the other commands and the nodes read."""
@@ -50,6 +55,9 @@ def pose(
     place = _point(point)
     if output is not None:
         check_folder(output.parent)
+    if plot is not None:
+        check_plot(plot_kind.value)
+        check_output(plot, (".png",), overwrite)
 
     def pick(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
         from .people import follow_everyone, follow_person
@@ -61,8 +69,8 @@ def pose(
     if not source.is_dir():
         jobs = [(source, output or source.with_suffix(".json"))]
     else:
-        if output is not None or fps is not None:
-            what = "--output" if output is not None else "--fps"
+        single = {"--output": output, "--fps": fps, "--plot": plot}
+        if what := next((option for option, value in single.items() if value is not None), None):
             raise InputError(f"{what} is for one video: in a folder, poses go beside each video, frame by frame")
         found = find_sources([source])
         jobs = [(one.video, one.video.with_suffix(".json")) for one in found if one.motion is None or overwrite]
@@ -82,13 +90,16 @@ def pose(
                 progress.update(bar, completed=done, total=total)
 
             try:
-                note(f"{target}: {_extract(networks, video, target, fps, pick, raw, overwrite, show)}")
+                before, after, said = _extract(networks, video, target, fps, pick, raw, overwrite, show)
+                note(f"{target}: {said}")
             except InputError as error:
                 if not source.is_dir():
                     raise
                 failed.append(f"{video}: {error}")
             progress.update(bar, visible=len(jobs) == 1)
             progress.advance(videos)
+    if plot is not None:
+        write_picture(PLOTS[plot_kind.value](after, before=None if raw else before), plot)
     for line in failed:
         note(f"Skipped {line}")
     if failed and len(failed) == len(jobs):
@@ -104,8 +115,8 @@ def _extract(
     raw: bool,
     overwrite: bool,
     show: Callable[[int, int | None], None],
-) -> str:
-    """Write one video's poses; what there is to say about them."""
+) -> tuple[MotionTrack, MotionTrack, str]:
+    """Write one video's poses; the first person's motion before and after cleaning, and what there is to say."""
     from ..video import VideoReader
     from .detection import people_to_frame
     from .files import write_pose_frames
@@ -124,12 +135,14 @@ def _extract(
     except InputError as error:
         write_pose_frames(frames, target, overwrite)
         raise InputError(f"{error} All people are in {target}, as detected.") from error
+    before = after = split_people(frames)
     if not raw:
-        frames = join_people([_cleaned(track, reader.fps or 30.0) for track in split_people(frames)])
+        after = [_cleaned(track, reader.fps or 30.0) for track in before]
+        frames = join_people(after)
     write_pose_frames(frames, target, overwrite)
     empty = sum(not frame["people"] for frame in frames)
     said = [f"{len(frames)} frames"] + ([f"{empty} of them show nobody"] if empty else [])
-    return ", ".join(said) + (f". {reader.problem}" if reader.problem else ".")
+    return before[0], after[0], ", ".join(said) + (f". {reader.problem}" if reader.problem else ".")
 
 
 def _cleaned(track: MotionTrack, fps: float) -> MotionTrack:

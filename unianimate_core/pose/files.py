@@ -1,9 +1,10 @@
-"""Motions on disk: JSON files of `POSE_KEYPOINT` frames, and folders of OpenPose's files."""
+"""Motions on disk: JSON files of `POSE_KEYPOINT` frames, folders of OpenPose's files, and CSV tables."""
 
 import json
+import math
 import os
+import secrets
 import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..output import check_folder, rename, replacing
 from ..video.sources import number_order
+from .export import read_csv
 from .keypoints import MotionTrack
+from .several import pick_person, split_people
 
 
 def read_motion(path: str | os.PathLike, person: int = 0, canvas: tuple[int, int] | None = None) -> MotionTrack:
     """Read one person's motion; see `read_pose_frames` for the files, `MotionTrack.from_pose_keypoints` for the rest.
 
     Args:
-        path: A JSON file, or a folder of them.
-        person: Which of a frame's people to take, from 0.
+        path: A JSON or CSV file, or a folder of JSON files.
+        person: Which of several people, from 0, the largest first: people are followed through time, as `split_people`
+            does, whatever their places in the lists of single frames.
         canvas: Width and height in pixels, for files that do not name them.
 
     Raises:
@@ -28,7 +33,7 @@ def read_motion(path: str | os.PathLike, person: int = 0, canvas: tuple[int, int
     """
     frames = read_pose_frames(path, canvas)
     try:
-        return MotionTrack.from_pose_keypoints(frames, person)
+        return pick_person(split_people(frames), person)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -38,7 +43,8 @@ def read_pose_frames(path: str | os.PathLike, canvas: tuple[int, int] | None = N
 
     Args:
         path: A JSON file with a list of `POSE_KEYPOINT` frames or a single frame, or a folder with one such file, or
-            one of OpenPose's, for each frame; its files come in the order of the numbers in their names.
+            one of OpenPose's, for each frame; its files come in the order of the numbers in their names. Or a table
+            whose name ends in .csv, see `export.read_csv`.
         canvas: Width and height in pixels, for frames that do not name them, as OpenPose's do not.
 
     Returns:
@@ -46,11 +52,13 @@ def read_pose_frames(path: str | os.PathLike, canvas: tuple[int, int] | None = N
 
     Raises:
         InputError: The path is missing, a file is empty, is not JSON or holds something else, a folder holds no JSON,
-            or a canvas is not known.
+            a table cannot be read, or a canvas is not known.
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path} does not exist; give a JSON file of pose keypoints, or a folder of them.")
+        raise InputError(f"{path} does not exist; give a JSON or CSV file of pose keypoints, or a folder of JSON.")
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return read_csv(path).to_pose_keypoints()
     files = [path]
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() == ".json" and not file.name.startswith(".")]
@@ -67,36 +75,72 @@ def write_motion(track: MotionTrack, path: str | os.PathLike, overwrite: bool = 
 def write_pose_frames(frames: Sequence[dict[str, Any]], path: str | os.PathLike, overwrite: bool = False) -> None:
     """Write the frames of a motion, of any number of people, such that `read_pose_frames` gives them back.
 
-    What is at the path is replaced at once, or not at all.
+    What is at the path is replaced at once, or not at all. A point with a number that is not finite, which JSON does
+    not know, is written as 0, 0, 0: absent.
 
     Args:
-        frames: `POSE_KEYPOINT` frames.
+        frames: `POSE_KEYPOINT` frames; their numbers may be NumPy's.
         path: A file whose name ends in .json, for one list of `POSE_KEYPOINT` frames; any other name is a folder, made
             with one file for each frame.
         overwrite: Replace what is there: a file, or a folder that holds nothing but .json files.
 
     Raises:
-        InputError: Something is there and `overwrite` is not set, or it is not a motion of the same kind.
+        InputError: Something is there and `overwrite` is not set, or it is not a motion of the same kind; the frames
+            hold what JSON cannot; or it cannot be written.
     """
     path = Path(path)
     is_file = path.suffix.lower() == ".json"
     _check_free(path, is_file, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}.{end}") for end in ("tmp", "old"))
+    texts = [_to_json(frame, number) for number, frame in enumerate(frames)]
+    check_folder(path.parent)
+    if is_file:
+        with replacing(path) as partial:
+            partial.write_text(f"[{', '.join(texts)}]", encoding="utf-8")
+    else:
+        _write_folder(texts, path)
+
+
+def _write_folder(texts: list[str], path: Path) -> None:
+    token = secrets.token_hex(4)
+    partial, old = (path.with_name(f".{path.name}.{token}.{end}") for end in ("partial", "old"))
     try:
-        if is_file:
-            temporary.write_text(json.dumps(list(frames)), encoding="utf-8")
-            os.replace(temporary, path)
-            return
-        temporary.mkdir()
-        for number, frame in enumerate(frames):
-            (temporary / f"frame_{number:06d}.json").write_text(json.dumps(frame), encoding="utf-8")
-        _replace_folder(temporary, path, old)
+        partial.mkdir()
+        for number, text in enumerate(texts):
+            (partial / f"frame_{number:06d}.json").write_text(text, encoding="utf-8")
+        _replace_folder(partial, path, old)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror or error}): free some space, or choose another place"
+        ) from error
     finally:
-        if is_file:
-            temporary.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _to_json(frame: dict[str, Any], number: int) -> str:
+    try:
+        return json.dumps(_plain(frame), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"Frame {number} cannot be written as JSON ({error}); give a POSE_KEYPOINT frame.") from error
+
+
+def _plain(value: Any, name: str = "") -> Any:
+    """What JSON can hold: NumPy's numbers and arrays as Python's, points that are not finite as absent ones."""
+    if isinstance(value, dict):
+        return {key: _plain(entry, str(key)) for key, entry in value.items()}
+    if hasattr(value, "tolist"):  # of NumPy, of PyTorch
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)):
+        return value
+    entries = [_plain(entry) for entry in value]
+    if name.endswith("_keypoints_2d"):
+        for start in range(0, len(entries) - 2, 3):
+            if any(map(_is_missing, entries[start : start + 3])):
+                entries[start : start + 3] = [0.0, 0.0, 0.0]
+    return entries
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _check_free(path: Path, is_file: bool, overwrite: bool) -> None:
@@ -117,12 +161,12 @@ def _replace_folder(new: Path, path: Path, old: Path) -> None:
     """Move a finished folder to its place; one already there steps aside first, and back if that fails."""
     existed = path.exists()
     if existed:
-        os.rename(path, old)
+        rename(path, old)
     try:
-        os.rename(new, path)
+        rename(new, path)
     except OSError:
         if existed:
-            os.rename(old, path)
+            rename(old, path)
         raise
     if existed:
         shutil.rmtree(old)

@@ -87,7 +87,8 @@ class MotionTrack:
         Args:
             frames: One dictionary a frame: `canvas_width`, `canvas_height` (pixels; the first frame's is the track's)
                 and `people`, each with flat lists of x, y, score in pixels.
-            person: Which of a frame's people to take, from 0.
+            person: Which of a frame's people to take, from 0, by their place in each frame's list. `split_people` and
+                `read_motion` follow people through time instead.
 
         Returns:
             The track, with scores.

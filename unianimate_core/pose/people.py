@@ -1,13 +1,13 @@
 """Several people in a motion: one of them chosen, or each kept in a place of their own."""
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import InputError
+from .checks import check_choice, check_whole
 from .tracking import identify, person_box
 from .wire_format import FOLLOWED, read_people
 
@@ -53,9 +53,8 @@ def follow_person(
     Raises:
         InputError: There is nobody in any frame, or nobody so chosen; a frame cannot be read; an argument is wrong.
     """
-    if choose not in CHOICES:
-        raise InputError(f"choose is {choose!r}: choose one of {', '.join(CHOICES)}")
-    index = _whole(index, "index")
+    check_choice("choose", choose, CHOICES)
+    index = check_whole("index", index, 0)
     middle = _checked_point(point)
     frames, people, numbers = _identified(frames, lost_frames)
     order: Sequence[int | None]
@@ -107,7 +106,7 @@ def _identified(
     frames: Sequence[dict[str, Any]], lost_frames: int
 ) -> tuple[list[dict[str, Any]], list[list[np.ndarray]], list[list[int | None]]]:
     """Return the frames, the points of their people (f … 134 3), and the number of each."""
-    lost_frames = _whole(lost_frames, "lost_frames")
+    lost_frames = check_whole("lost_frames", lost_frames, 0)
     frames, people = read_people(frames)
     numbers = identify(people, _shape(frames), lost_frames)
     if not any(number is not None for group in numbers for number in group):
@@ -165,16 +164,6 @@ def _score(table: np.ndarray) -> float:
 def _shape(frames: list[dict[str, Any]]) -> np.ndarray:
     """Return the first frame's canvas, in pixels, by which distances along x and y compare."""
     return np.array([frames[0]["canvas_width"], frames[0]["canvas_height"]], np.float64)
-
-
-def _whole(value: Any, name: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise InputError(f"{name} is {value!r}; give a whole number, 0 or more.")
-    return number
 
 
 def _checked_point(point: Any) -> np.ndarray:

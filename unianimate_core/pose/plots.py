@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..errors import InputError
 from ..figures import draw_figure, new_figure
 from ..optional import EVALUATE_EXTRA, OPENCV, require
+from .checks import check_choice
 from .cleaning.points import PARTS, join_scores
 from .drawing import draw_motion
 from .keypoints import BODY_JOINTS, MotionTrack
@@ -152,6 +153,21 @@ def skeleton_sheet(
                 line[1:-1, column * (width + 2) + 1 :][:, :width] = picture
             sheet.append(line)
     return np.concatenate(sheet)
+
+
+PLOTS: dict[str, Callable[..., np.ndarray]] = {
+    "skeletons": skeleton_sheet,
+    "tracks": plot_tracks,
+    "visibility": plot_visibility,
+}
+"""By name: functions from a motion, and the one `before` it was cleaned, to a picture."""
+
+
+def check_plot(name: str) -> None:
+    """Raise InputError where a plot is unknown, or its package missing; before work that it is to show."""
+    check_choice("plot", name, PLOTS)
+    if name != "skeletons":
+        require("matplotlib.figure", REMEDY)
 
 
 def _stand_alone(values: np.ndarray) -> np.ndarray:

@@ -37,6 +37,17 @@ def split_people(frames: Sequence[dict[str, Any]], follow: bool = True) -> list[
     return [MotionTrack(**decode_person(whole, tables, person)) for person in shown]
 
 
+def pick_person(people: Sequence[MotionTrack], person: int) -> MotionTrack:
+    """One of the people that `split_people` gave, by number.
+
+    Raises:
+        InputError: There is no such person.
+    """
+    if not 0 <= person < len(people):
+        raise InputError(f"There is no person {person}: the motion shows {len(people)}; give 0 to {len(people) - 1}.")
+    return people[person]
+
+
 def join_people(tracks: Sequence[MotionTrack]) -> list[dict[str, Any]]:
     """`POSE_KEYPOINT` frames that show several motions at once; `split_people` gives them back.
 

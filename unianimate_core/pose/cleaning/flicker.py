@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..checks import check_whole
 from ..keypoints import MotionTrack
-from .checks import check_whole
 from .points import find_runs, is_present, join_points, split_points
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..checks import check_number, check_pair
 from ..keypoints import MotionTrack
 from ..limbs import MIRRORED
-from .checks import check_number, check_pair
 from .points import join_points, join_scores, split_points
 
 

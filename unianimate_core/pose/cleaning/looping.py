@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from ...errors import InputError
+from ..checks import check_choice, check_whole
 from ..keypoints import MotionTrack
-from .checks import check_choice, check_whole
 from .points import MOST_FRAMES, join_points, join_scores, split_points
 
 Loop = Literal["repeat", "ping-pong"]

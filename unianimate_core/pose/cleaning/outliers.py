@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..checks import check_number, check_odd
 from ..keypoints import MotionTrack
-from .checks import check_number, check_odd
+from ..limbs import NECK
 from .points import is_present, join_points, split_points, used_points
-from .skeleton import BONES, EDGES, LENGTHS, NECK, body_height, edge_lengths
+from .skeleton import BONES, EDGES, LENGTHS, body_height, edge_lengths
 
 _TO_DEVIATION = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
 

@@ -1,46 +1,38 @@
-"""What hangs on what in a person, how long it is, and how tall the person stands in the picture."""
+"""How long the parts of a person usually are, and how tall the person stands in the picture."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..keypoints import MotionTrack
-from ..limbs import NECK, NOSE
+from ..limbs import LEFT_HIP, NOSE, PARENTS, RIGHT_HIP, TRUNK, WRISTS, bone_lengths, with_trunk
 from .points import PARTS, join_points
 
-LEFT_HAND, RIGHT_HAND = range(20, 41), range(41, 62)
-FACE = range(PARTS["face"].start, PARTS["face"].stop)
+_HANDS = (range(20, 41), range(41, 62))  # left, right
+_FACE = range(PARTS["face"].start, PARTS["face"].stop)
 
-# Lengths in body heights: limbs by Drillis & Contini (1966), as in Winter's Biomechanics and Motor Control of Human
-# Movement, figure 4.1; those of head, hands and feet, which the figure has between other points, are generous.
-_SHOULDER, _UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.129, 0.186, 0.146, 0.245, 0.246
-_TRUNK = float(np.hypot(0.818 - 0.530, 0.191 / 2))  # from between the shoulders to one hip
+# Lengths of bones in body heights, by the joints that they end in, right and left: limbs by Drillis & Contini (1966),
+# as in Winter's Biomechanics and Motor Control of Human Movement, figure 4.1; those of head, hands and feet, which the
+# figure has between other points, are generous.
+_TRUNK, _HALF_HIPS = 0.818 - 0.530, 0.191 / 2
 _BONES = {
-    (NECK, 2): _SHOULDER,
-    (2, 3): _UPPER_ARM,
-    (3, 4): _FOREARM,
-    (NECK, 5): _SHOULDER,
-    (5, 6): _UPPER_ARM,
-    (6, 7): _FOREARM,
-    (NECK, 8): _TRUNK,
-    (8, 9): _THIGH,
-    (9, 10): _SHIN,
-    (NECK, 11): _TRUNK,
-    (11, 12): _THIGH,
-    (12, 13): _SHIN,
+    **{2: 0.129, 3: 0.186, 4: 0.146, 5: 0.129, 6: 0.186, 7: 0.146},  # shoulders, upper arms, forearms
+    **{8: float(np.hypot(_TRUNK, _HALF_HIPS)), 9: 0.245, 10: 0.246},  # from between the shoulders, thigh, shin
+    **{11: float(np.hypot(_TRUNK, _HALF_HIPS)), 12: 0.245, 13: 0.246},
 }
-_ATTACHED = {
-    (NECK, NOSE): 0.936 - 0.818,
-    **{(NOSE, point): 0.1 for point in (*range(14, 18), *FACE)},
-    (13, 18): 0.152,
-    (10, 19): 0.152,
-    **{(wrist, point): 0.108 for wrist, hand in ((7, LEFT_HAND), (4, RIGHT_HAND)) for point in hand},
-}
+_ENDS = {NOSE: 0.936 - 0.818, **dict.fromkeys(range(14, 18), 0.1), 18: 0.152, 19: 0.152}
+_HAND_POINT, _FACE_POINT = 0.108, 0.1
 
-EDGES = np.array([*_BONES, *_ATTACHED])
+EDGES = np.array(
+    [
+        *((int(PARENTS[joint]), joint) for joint in (*_BONES, *_ENDS)),
+        *((NOSE, point) for point in _FACE),
+        *((wrist, point) for wrist, hand in zip(WRISTS, _HANDS, strict=True) for point in hand),
+    ]
+)
 """Parent and child of everything but the neck, e 2, as numbers of `points`; parents come before their children."""
 
-LENGTHS = np.array([*_BONES.values(), *_ATTACHED.values()])
+LENGTHS = np.array([*_BONES.values(), *_ENDS.values(), *[_FACE_POINT] * len(_FACE), *[_HAND_POINT] * 42])
 """How long each edge is, e, in body heights."""
 
 BONES = slice(0, len(_BONES))
@@ -72,3 +64,18 @@ def body_height(track: MotionTrack) -> float:
             if height > 0:
                 return height
     return float(min(track.width, track.height))
+
+
+def usual_bone_lengths(track: MotionTrack) -> np.ndarray:
+    """The median length of a person's bones over all frames, 21, pixels, above 0; see `limbs.with_trunk`.
+
+    A bone that is never to be seen, or has no length, is as long as a person of this height has it; the neck's is 1.
+    """
+    usual = np.ones(TRUNK + 1)
+    usual[[*_BONES, *_ENDS]] = [*_BONES.values(), *_ENDS.values()]
+    usual[[RIGHT_HIP, LEFT_HIP, TRUNK]] = _HALF_HIPS, _HALF_HIPS, _TRUNK
+    usual *= body_height(track)
+    lengths = bone_lengths(with_trunk(track.body * (track.width, track.height)))  # f 21
+    seen = np.isfinite(lengths).any(0)
+    usual[seen] = np.where((medians := np.nanmedian(lengths[:, seen], 0)) > 0, medians, usual[seen])
+    return usual

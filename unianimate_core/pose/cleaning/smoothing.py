@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from ...errors import InputError
+from ..checks import FPS_RANGE, check_choice, check_number, check_odd, check_whole
 from ..keypoints import MotionTrack
-from .checks import FPS_RANGE, check_choice, check_number, check_odd, check_whole
 from .points import find_runs, is_present, join_points, split_points, used_points
 from .skeleton import body_height
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import InputError
+from ..checks import FPS_RANGE, check_choice, check_number, check_whole
 from ..keypoints import MotionTrack
-from .checks import FPS_RANGE, check_choice, check_number, check_whole
 from .interpolation import INTERPOLATIONS, Interpolation, interpolate
 from .points import MOST_FRAMES, is_present, join_points, join_scores, split_points
 

@@ -28,6 +28,10 @@ MOST_PIXELS = 32766
 _FRAMES_CPU, _PEOPLE_CPU, _WORKERS_CPU = 2, 8, 4
 _FRAMES_GPU, _PEOPLE_GPU, _WORKERS_GPU = 8, 16, 2
 
+# Beside its weights, of each network with so many pictures: the largest layers' inputs and outputs (of 640 × 640
+# pixels, 150 MB for each picture) and the workspaces of cuDNN. Counted, not measured; rather too much.
+_WORKING_MEMORY = 1 << 30
+
 
 class PoseDetector:
     """Finds people and their 134 keypoints in pictures, with DWPose's two networks.
@@ -36,8 +40,8 @@ class PoseDetector:
         detector_path: The person detector, ``yolox_l.onnx``, or its TorchScript version.
         keypoints_path: The keypoint network, ``dw-ll_ucoco_384.onnx``, or its TorchScript version.
         providers: onnxruntime's, tried in this order, by their names with or without "ExecutionProvider" at the end.
-            None: CUDA, TensorRT, DirectML, CoreML, CPU, what is installed of them. TorchScript files run on CUDA where
-            PyTorch has it, unless others are asked for.
+            None: CUDA, TensorRT, DirectML, CoreML, CPU, what is installed of them. TorchScript files run by PyTorch, on
+            CUDA or the CPU.
 
     Attributes:
         providers: Where the networks run, best first, without doubles: ``["CUDAExecutionProvider"]``.
@@ -62,6 +66,21 @@ class PoseDetector:
         logger.info("Pose detection runs on %s", ", ".join(self.providers))
         if self.device_note:
             warn_once(self.device_note)
+
+    @property
+    def card_memory(self) -> int:
+        """About how many bytes of a graphics card's memory detection takes; 0 where it runs on the processor."""
+        on_card = [network for network in (self._detector, self._keypoints) if not network.on_cpu]
+        return sum(network.path.stat().st_size + _WORKING_MEMORY for network in on_card)
+
+    def release(self) -> None:
+        """Give a graphics card's memory back until the next detection, which then starts a second or two later.
+
+        What runs on the processor stays ready, and so do providers that take longer to start (TensorRT, CoreML). Not to
+        be called while `detect_frames` is at work.
+        """
+        self._detector.release()
+        self._keypoints.release()
 
     def detect(self, picture: np.ndarray) -> People:
         """Find the people in a picture.

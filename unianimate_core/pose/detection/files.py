@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from ...errors import InputError
 from .networks import Kind, Network
 from .onnx_network import OnnxNetwork, import_onnxruntime
-from .providers import CUDA, TENSORRT, choose_providers, describe_shortfall, short_name
+from .providers import choose_providers, choose_torch_device, describe_shortfall, describe_torch_shortfall
 from .torchscript_network import TorchScriptNetwork
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
@@ -29,7 +27,7 @@ def load_network(path: str | Path, kind: Kind, asked: Sequence[str] | None) -> t
     Args:
         path: The file.
         kind: Which network it should be.
-        asked: Providers of onnxruntime; None leaves the choice.
+        asked: Providers, by onnxruntime's names; None leaves the choice.
 
     Returns:
         The network, and why it runs in a slower place than it could.
@@ -39,18 +37,11 @@ def load_network(path: str | Path, kind: Kind, asked: Sequence[str] | None) -> t
     """
     path = Path(path)
     if _read_head(path, kind).startswith(_ZIP):
-        return TorchScriptNetwork(path, kind, _torch_device(asked)), None
+        device = choose_torch_device(asked)
+        return TorchScriptNetwork(path, kind, device), describe_torch_shortfall(device, asked)
     runtime = import_onnxruntime()
     network = OnnxNetwork(path, kind, choose_providers(asked, runtime.get_available_providers()))
     return network, describe_shortfall(network.place, network.failures, asked, runtime.__version__)
-
-
-def _torch_device(asked: Sequence[str] | None) -> torch.device:
-    wanted = asked is None or any(
-        short_name(name).lower() in (short_name(CUDA).lower(), short_name(TENSORRT).lower())
-        for name in ([asked] if isinstance(asked, str) else asked)
-    )
-    return torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
 
 
 def _read_head(path: Path, kind: Kind) -> bytes:

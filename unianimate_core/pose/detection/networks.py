@@ -139,6 +139,13 @@ class Network:
             )
         return [output[:count] for output in outputs]
 
+    def release(self) -> None:
+        """Give back a graphics card's memory, where the network can be started again in a second or two.
+
+        That is done when it is next run. On the processor, and where starting takes longer, nothing happens.
+        """
+        raise NotImplementedError
+
     def _padded(self, count: int) -> int:
         if self.batch:
             return self.batch

@@ -14,7 +14,7 @@ import torch
 from ...errors import InputError, first_line
 from ...optional import ONNXRUNTIME, require
 from .networks import Kind, Network, Shape, check_kind
-from .providers import CPU, CUDA, DIRECTML, TENSORRT
+from .providers import CPU, CUDA, DIRECTML, QUICK, TENSORRT, short_name
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -51,10 +51,11 @@ class OnnxNetwork(Network):
     def __init__(self, path: Path, kind: Kind, providers: Sequence[str]) -> None:
         self.path, self.kind = path, kind
         self.failures: dict[str, str] = {}
-        self._session = self._open(providers)
-        self.place = self._session.get_providers()[0]
+        session = self._open(providers)
+        self._session: onnxruntime.InferenceSession | None = session
+        self.place = session.get_providers()[0]
         self.on_cpu = self.place == CPU
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        inputs, outputs = session.get_inputs(), session.get_outputs()
         shapes = [_shape(value) for value in inputs]
         check_kind(path, kind, shapes, [_shape(value) for value in outputs])
         self.height, self.width = kind.input_size(shapes[0])
@@ -104,8 +105,25 @@ class OnnxNetwork(Network):
             listed.append((CPU, {}))
         return runtime.InferenceSession(str(self.path), options, providers=listed, enable_fallback=0)
 
+    def release(self) -> None:
+        """Close the session on a graphics card."""
+        with self._turn:
+            if self.place in QUICK:
+                self._session = None  # its memory goes with it
+
+    def _open_again(self) -> onnxruntime.InferenceSession:
+        try:
+            return self._session_on(import_onnxruntime(), self.place)
+        except Exception as error:
+            raise InputError(
+                f"{self.path} does not start again on {short_name(self.place)} ({first_line(error)}): free some of the "
+                "card's memory, or choose the CPU."
+            ) from error
+
     def _run(self, pictures: np.ndarray) -> list[np.ndarray]:
         with self._turn:
+            if self._session is None:
+                self._session = self._open_again()
             outputs = self._session.run(None, {self._input: pictures.astype(self._dtype, copy=False)})
         return [output.astype(np.float32, copy=False) for output in outputs]
 

@@ -35,18 +35,27 @@ class TorchScriptNetwork(Network):
         self.on_cpu = device.type == "cpu"
         self.height, self.width = kind.size
         self._turn = threading.Lock()
-        try:
-            with path.open("rb") as file, warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self._module = torch.jit.load(file, map_location=device).eval()
-        except Exception as error:  # damaged data raises nearly anything
-            raise InputError(
-                f"{path} is no TorchScript network, or is truncated or damaged ({first_line(error)}). "
-                f"Download it again, or give {kind.file}."
-            ) from error
+        self._module: torch.jit.ScriptModule | None = self._load()
         parameter = next(self._module.parameters(), None)
         self._dtype = torch.float32 if parameter is None else parameter.dtype
         self.batch = self._find_batch()
+
+    def _load(self) -> torch.jit.ScriptModule:
+        try:
+            with self.path.open("rb") as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                return torch.jit.load(file, map_location=self._device).eval()
+        except Exception as error:  # damaged data raises nearly anything
+            raise InputError(
+                f"{self.path} is no TorchScript network, or is truncated or damaged ({first_line(error)}). "
+                f"Download it again, or give {self.kind.file}."
+            ) from error
+
+    def release(self) -> None:
+        """Drop the network from a graphics card."""
+        with self._turn:
+            if not self.on_cpu:
+                self._module = None
 
     def _find_batch(self) -> int | None:
         """How many pictures the network takes at once, None for any number."""
@@ -80,6 +89,8 @@ class TorchScriptNetwork(Network):
 
     def _run(self, pictures: np.ndarray) -> list[np.ndarray]:
         with self._turn, torch.no_grad():
+            if self._module is None:
+                self._module = self._load()
             outputs = self._module(torch.from_numpy(pictures).to(self._device, self._dtype))
             outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
             return [output.float().cpu().numpy() for output in outputs]

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
-from ...errors import InputError
+from ..errors import InputError
 
 FPS_RANGE = (0.1, 1000.0)
 
