@@ -1,4 +1,4 @@
-"""Peak of live tensor memory in a forward pass, counted without computing: every tensor is on the meta device."""
+"""Peak of live tensor memory in a forward pass, counted without computing where every tensor is on the meta device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from unianimate_core import UNet, UNetConfig
 
 
 class LiveBytes(TorchDispatchMode):
@@ -47,3 +49,34 @@ def peak_bytes(run: Callable[[], object]) -> int:
     with torch.no_grad(), LiveBytes() as counter:
         run()
     return counter.peak
+
+
+def empty_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+    """Stands for an attention that holds no scores, as all fused ones do, while memory is counted."""
+    return torch.empty_like(q)
+
+
+def network_inputs(
+    config: UNetConfig, frames: int, height: int, width: int, dtype: torch.dtype, device: str, videos: int = 1
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random inputs of `UNet.unified` for latents of f frames, the reference frame not counted in f."""
+    x = torch.randn(videos, config.in_channels, frames + 1, height, width, device=device, dtype=dtype)  # b 12 f+1 h w
+    context = torch.randn(videos, 77 + config.image_tokens, config.context_width, device=device, dtype=dtype)  # b n d
+    return x, torch.full((videos,), 500, device=device), context
+
+
+def counted_bytes(
+    config: UNetConfig,
+    frames: int,
+    height: int,
+    width: int,
+    dtype: torch.dtype,
+    working_bytes: int | None,
+    device: str = "meta",
+    videos: int = 1,
+) -> int:
+    """Peak of one forward pass beside weights and inputs; arguments as of `unianimate_core.unet.memory`."""
+    unet = UNet(config, attention=empty_attention, dtype=dtype, device=device)
+    unet.working_bytes = working_bytes
+    inputs = network_inputs(config, frames, height, width, dtype, device, videos)
+    return peak_bytes(lambda: unet.unified(*inputs))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from peak import peak_bytes
+from peak import counted_bytes, network_inputs
 from torch.utils.flop_counter import FlopCounterMode
 
 from unianimate_core import UNet, UNetConfig, load_unet
@@ -55,11 +56,6 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / seconds(lambda: matrix @ matrix, device, 10)
 
 
-def empty_attention(q, k, v, heads):
-    """Stands for an attention that holds no scores, as all fused ones do, while memory is counted."""
-    return torch.empty_like(q)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,6 +66,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default=None)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--working-mib", type=int, help="what a layer may hold; 0 for no limit, as with gradients")
     options = parser.parse_args()
 
     device = torch.device(options.device)
@@ -81,14 +78,11 @@ def main() -> None:
         unet = UNet(UNetConfig() if options.network == "public" else SMALL, dtype=dtype, device=device)
         unet.eval().requires_grad_(False)
     config = unet.config
-
-    def inputs(where: torch.device | str) -> tuple[torch.Tensor, ...]:
-        x = torch.randn(1, config.in_channels, options.frames + 1, height, width, device=where, dtype=dtype)
-        context = torch.randn(1, 77 + config.image_tokens, config.context_width, device=where, dtype=dtype)
-        return x, torch.full((1,), 500, device=where), context
+    if options.working_mib is not None:
+        unet.working_bytes = options.working_mib * 2**20 or None
 
     with torch.no_grad():
-        arguments = inputs(device)
+        arguments = network_inputs(config, options.frames, height, width, dtype, options.device)
         with FlopCounterMode(display=False) as counter:
             unet.unified(*arguments)
         flops = counter.get_total_flops()
@@ -102,10 +96,9 @@ def main() -> None:
         peak = torch.cuda.max_memory_allocated() - resident
         name = torch.cuda.get_device_name()
     else:
-        twin = UNet(config, attention=empty_attention, dtype=dtype, device="meta")
-        peak = peak_bytes(lambda: twin.unified(*inputs("meta")))
+        peak = counted_bytes(config, options.frames, height, width, dtype, unet.working_bytes)
         name = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    estimate = activation_bytes(config, options.frames, height, width, dtype)
+    estimate = activation_bytes(config, options.frames, height, width, dtype, unet.working_bytes or sys.maxsize)
 
     print(f"{name}; torch {torch.__version__}; {dtype}; {options.frames} frames of {options.size}")
     print(f"one forward pass: {elapsed:.3f} s, {flops / 1e12:.3f} TFLOP, {flops / elapsed / 1e12:.3f} TFLOP/s")

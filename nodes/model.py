@@ -24,12 +24,14 @@ from einops import rearrange
 from ..unianimate_core.checkpoint import check_finite, is_safetensors, read_tensors, unet_tensors
 from ..unianimate_core.diffusion import Schedule
 from ..unianimate_core.unet import Conditions, UNet, UNetConfig
+from ..unianimate_core.unet.config import PIXELS_PER_LATENT
+from ..unianimate_core.unet.groups import WORKING_BYTES
 from ..unianimate_core.unet.loading import check_keys
-from ..unianimate_core.unet.memory import activation_bytes
+from ..unianimate_core.unet.memory import activation_bytes, choose_working_bytes
 
 CONDITIONS = "unianimate_conditions"
 NOISE_PRIOR = "unianimate_noise_prior"
-MEMORY_MARGIN = 1.1
+MEMORY_MARGIN = 1.1  # over the network's own count, for what that does not see: workspaces, an allocator's gaps
 
 
 class HostUNet(UNet):
@@ -52,6 +54,46 @@ class HostUNet(UNet):
         with_reference = torch.cat((reference[::frames, :, None], video), dim=2)  # n 12 f+1 h w
         v = self.unified(with_reference, timesteps[::frames], context[::frames])
         return rearrange(v[:, :, 1:], "n c f h w -> (n f) c h w")
+
+
+class ConcatFeature(comfy.conds.CONDNoiseShape):
+    """Pose and first-frame feature of one sampling, f 8 h w, computed when they are asked for.
+
+    Of a video in context windows, they are asked for by windows alone, and computed on each window's frames, as the
+    network was trained. They are kept until they are four times the whole video's size; the oldest then go.
+    """
+
+    def __init__(self, network: HostUNet, conditions: Conditions, like: torch.Tensor):
+        self.network, self.conditions, self.like = network, conditions, like
+        self.computed: dict[tuple[int, ...], torch.Tensor] = {}
+
+    @property
+    def cond(self) -> torch.Tensor:
+        """That of all frames at once, f 8 h w."""
+        return self.of_frames(tuple(range(self.like.shape[2])))
+
+    def _copy_with(self, cond):
+        return comfy.conds.CONDNoiseShape(cond)
+
+    def of_frames(self, frames: tuple[int, ...]) -> torch.Tensor:
+        """That of some frames, in their order, len(frames) 8 h w."""
+        if frames not in self.computed:
+            while self.computed and sum(map(len, self.computed)) + len(frames) > 4 * self.like.shape[2]:
+                del self.computed[next(iter(self.computed))]
+            self.computed[frames] = rearrange(self._compute(frames), "1 c f h w -> f c h w")
+        return self.computed[frames]
+
+    def _compute(self, frames: tuple[int, ...]) -> torch.Tensor:
+        pose, first_frame = self.conditions.pose, self.conditions.first_frame
+        shape = (1, self.network.config.concat_channels, len(frames), *self.like.shape[3:])
+        feature = self.like.new_zeros(shape)  # 1 8 f h w
+        if pose is not None:
+            consecutive = frames == tuple(range(frames[0], frames[0] + len(frames)))  # a view of them, no copy
+            part = pose[:, frames[0] : frames[-1] + 1] if consecutive else pose[:, list(frames)]
+            feature = feature + self.network.encode_pose(part, self.like)
+        if first_frame is not None:
+            feature = feature + self.network.encode_first_frame(first_frame, self.like)
+        return feature
 
 
 class ModelConfig(comfy.supported_models_base.BASE):
@@ -81,18 +123,42 @@ class UniAnimateModel(comfy.model_base.BaseModel):
         given = kwargs.get("cross_attn")
         if conditions.text is not None or CONDITIONS not in kwargs:
             conditions = replace(conditions, text=given)  # other nodes may have changed it on its way
-        like = torch.empty((), dtype=self.get_dtype_inference(), device=kwargs["device"])
-        like = like.expand(1, self.diffusion_model.config.latent_channels, frames, height, width)
-        features = self.diffusion_model.encode_conditions(conditions, like)
+        network, device, dtype = self.diffusion_model, kwargs["device"], self.get_dtype_inference()
+        like = torch.empty((), dtype=dtype, device=device)
+        like = like.expand(1, network.config.latent_channels, frames, height, width)
+        free = comfy.model_management.get_free_memory(device)
+        network.working_bytes = choose_working_bytes(network.config, frames, height, width, dtype, free)
+        conditions.check(network.config, 1, frames, height, width)
+        reference = network.encode_reference(conditions.reference, conditions.reference_pose, like)
         return {
-            "c_concat": comfy.conds.CONDNoiseShape(rearrange(features.concat, "1 c f h w -> f c h w")),
-            "c_crossattn": comfy.conds.CONDCrossAttn(features.context),
-            "reference": comfy.conds.CONDNoiseShape(features.reference),
+            "c_concat": ConcatFeature(network, conditions, like),
+            "c_crossattn": comfy.conds.CONDCrossAttn(network.encode_context(conditions.text, conditions.image, like)),
+            "reference": comfy.conds.CONDNoiseShape(reference),
         }
 
+    def resize_cond_for_context_window(self, cond_key, cond_value, window, x_in, device, retain_index_list=()):
+        """Give core's context windows their frames' features; reference and tokens are the same in every window."""
+        if not isinstance(cond_value, ConcatFeature):
+            return None
+        frames = list(window.index_list)
+        if getattr(window, "causal_anchor_index", None) is not None:  # a frame in front, whose prediction is cut
+            frames.insert(0, window.causal_anchor_index)
+        for kept in retain_index_list:
+            frames[kept] = kept
+        return comfy.conds.CONDNoiseShape(cond_value.of_frames(tuple(frames)))
+
     def memory_required(self, input_shape, cond_shapes=None):
-        """Core's estimate, with the reference frame counted."""
-        return super().memory_required([input_shape[0] + 1, *input_shape[1:]], cond_shapes or {})
+        """Core's estimate, for the area that would hold as much as ours if nothing ran in groups."""
+        frames, *_, height, width = input_shape
+        config, dtype = self.diffusion_model.config, self.get_dtype_inference()
+        values = activation_bytes(config, frames, height, width, dtype, WORKING_BYTES) / dtype.itemsize
+        return super().memory_required([1, 1, values / values_per_cell(config)], cond_shapes or {})
+
+
+def values_per_cell(config: UNetConfig) -> float:
+    """Values that the network holds at its peak for each cell of a latent video when nothing runs in groups."""
+    side = config.downscale // PIXELS_PER_LATENT
+    return activation_bytes(config, 0, side, side, torch.float16) / torch.float16.itemsize / side**2
 
 
 def noise_prior_wrapper(executor, guider, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs):
@@ -131,9 +197,8 @@ def load_model(path: str, dtype: torch.dtype | None = None, disable_dynamic: boo
     config = check_keys(tensors, path)
 
     model_config = ModelConfig({"config": config})
-    # Core's formula solved for its factor; the margin is for what the count does not see (workspaces, copies).
-    per_cell = activation_bytes(config, 0, 1, 1, torch.float16) / torch.float16.itemsize
-    model_config.memory_usage_factor = MEMORY_MARGIN * per_cell / (0.01 * 1024**2)
+    # Core's formula solved for its factor.
+    model_config.memory_usage_factor = MEMORY_MARGIN * values_per_cell(config) / (0.01 * 1024**2)
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     supported = list(model_config.supported_inference_dtypes)
     dtype = dtype or management.unet_dtype(

@@ -25,7 +25,7 @@ def test_values_are_read_as_written(tmp_path):
     assert config.model.multipliers == (1,)
 
 
-@pytest.mark.parametrize("name", ["small.toml", "tiktok.toml"])
+@pytest.mark.parametrize("name", ["small.toml", "small_mamba.toml", "tiktok.toml"])
 def test_the_repositorys_own_are_valid(name):
     config = read_config(ROOT / "configs" / name)
     assert config.output.parent == ROOT / "runs"
@@ -48,6 +48,7 @@ def test_what_goes_into_files_names_no_folder_of_this_machine(tmp_path):
         ({"steps": 0}, ["steps is 0", "1 or more"]),
         ({"seed": -1}, ["seed is -1"]),
         ({"model.width": 48}, ["[model] width is 48", "multiple of 32"]),
+        ({"model.temporal": "rnn"}, ["[model] temporal is 'rnn'", "one of transformer, mamba"]),
         ({"model.multipliers": [1, 0]}, ["[model] multipliers is (1, 0)"]),
         ({"model.multipliers": [1, "2"]}, ["[model] multipliers is [1, '2']", "a list of whole numbers"]),
         ({"model.attention_levels": [1]}, ["[model] attention_levels is [1]", "a list of true and false"]),

@@ -22,7 +22,6 @@ from .output import replacing
 
 GROUP_BYTES = 64 << 20
 PREFIXES = ("", "module.", "model.diffusion_model.", "diffusion_model.")
-UNIANIMATE = "a UniAnimate model with temporal transformers"
 MAX_HEADER = 100 << 20  # bytes, by the definition of safetensors
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's files begin since 1.6, and before
 
@@ -302,7 +301,7 @@ _KINDS: tuple[tuple[str, Callable[[Iterable[str]], bool]], ...] = (
     ("a LoRA (LyCORIS)", _has("hada_w1")),
     ("a LoRA (LyCORIS)", _has("lokr_w1")),
     ("a UniAnimate model with temporal Mamba", _has("dwpose_embedding.0.weight", "A_log")),
-    (UNIANIMATE, _has("dwpose_embedding.0.weight", "transformer_blocks")),
+    ("a UniAnimate model with temporal transformers", _has("dwpose_embedding.0.weight", "transformer_blocks")),
     ("a ControlNet", _has("control_model.")),
     ("a ControlNet", _has("input_hint_block.")),
     ("a ControlNet", _has("controlnet_cond_embedding")),

@@ -33,9 +33,12 @@ class ModelConfig:
     Attributes:
         checkpoint: UniAnimate weights to begin from. Alone, the network is theirs; with sizes beside it, a new network
             takes from it all tensors that match in name and shape.
+        temporal: Kind of all temporal layers: ``transformer`` or ``mamba``; left out, the checkpoint's, or transformers
+            in a network from nothing. Layers of another kind than the checkpoint's are new and begin as the identity.
     """
 
     checkpoint: Path | None = None
+    temporal: Literal["transformer", "mamba"] | None = None
     width: int | None = None
     multipliers: tuple[int, ...] | None = None
     residual_blocks: int | None = None
@@ -51,8 +54,8 @@ class ModelConfig:
     @property
     def sizes(self) -> dict[str, Any]:
         """The sizes that are given, by the names of `UNetConfig`."""
-        given = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "checkpoint"}
-        return {name: value for name, value in given.items() if value is not None}
+        names = {item.name for item in dataclasses.fields(UNetConfig)}
+        return {name: value for name, value in vars(self).items() if name in names and value is not None}
 
     def unet(self, base: UNetConfig) -> UNetConfig:
         """The network's sizes, those left out from another's."""

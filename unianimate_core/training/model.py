@@ -15,7 +15,7 @@ from ..clip import load_clip
 from ..errors import InputError
 from ..unet import UNet, UNetConfig
 from ..unet.config import EMPTY_PROMPT
-from ..unet.loading import check_keys, new_unet
+from ..unet.loading import check_keys, new_unet, with_temporal
 from .config import RunConfig, TrainingConfig
 
 PROMPT_TOKENS = 77  # of CLIP's empty prompt, where a new network brings random ones instead
@@ -51,6 +51,8 @@ def build_unet(config: RunConfig) -> tuple[UNet, list[str]]:
             f"[model] multipliers has {len(sizes.multipliers)} levels, attention_levels "
             f"{len(sizes.attention_levels)}: give both, as many"
         )
+    if config.model.temporal or config.model.sizes:
+        sizes = with_temporal(sizes, base, config.model.temporal)
     unet, new = new_unet(sizes, config.seed, tensors)
     if config.data.clip is None:
         unet.pre_image_condition.requires_grad_(False)  # never used: no decay, no gradient to wait for

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .groups import add, group_count, nbytes
 
 Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 Operations = Any
@@ -19,14 +20,14 @@ MAX_BATCH = 1 << 15  # CUDA's attention kernels put batch x heads in a grid dime
 
 def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Softmax(q kᵀ / √width) v, head by head; q b n (h d), k and v b m (h d) → b n (h d)."""
-    q, k, v = (rearrange(t, "b n (h d) -> b h n d", h=heads) for t in (q, k, v))
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))  # b h n d
     size = max(1, MAX_BATCH // heads)
     parts = [
         F.scaled_dot_product_attention(q[i : i + size], k[i : i + size], v[i : i + size])
         for i in range(0, q.shape[0], size)
     ]
     out = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return rearrange(out, "b h n d -> b n (h d)")
+    return out.transpose(1, 2).flatten(2)
 
 
 class MultiHeadAttention(nn.Module):
@@ -59,11 +60,14 @@ class GEGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """X b n c → b n inner."""
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        gate = F.gelu(gate)
+        return value * gate if torch.is_grad_enabled() else gate.mul_(value)
 
 
 class FeedForward(nn.Module):
     """GEGLU with four times the width, and back."""
+
+    values = 14  # as many as the input has are held at once: normalised input, projection, gate
 
     def __init__(self, width: int, operations: Operations, **factory: Any) -> None:
         super().__init__()
@@ -81,6 +85,8 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm: self-attention, attention on the context (or itself again), GEGLU."""
 
+    values = 7  # as many as the input has are held at once: itself, normalised, q, k, v, the answer, a copy
+
     def __init__(
         self, width: int, context_width: int, heads: int, attention: Attention, operations: Operations, **factory: Any
     ) -> None:
@@ -92,14 +98,30 @@ class TransformerBlock(nn.Module):
         self.norm2 = operations.LayerNorm(width, **factory)
         self.norm3 = operations.LayerNorm(width, **factory)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """X n l c; context b m c' of the n / b rows' videos, None for self-attention → n l c."""
-        x = x + self.attn1(self.norm1(x))
+    def forward(self, x: Tensor, context: Tensor | None = None, working_bytes: int | None = None) -> Tensor:
+        """One block.
+
+        Args:
+            x: n l c; overwritten where working_bytes is given.
+            context: b m c' of the n / b rows' videos, None for self-attention.
+            working_bytes: What the feed-forward may hold beside x; None for no limit, as autograd needs.
+
+        Returns:
+            n l c.
+        """
+        in_place = working_bytes is not None
+        x = add(x, self.attn1(self.norm1(x)), in_place)
         h = self.norm2(x)
         if context is None:
-            x = x + self.attn2(h)
+            h = self.attn2(h)
         else:
             # A video's frames ask one context: side by side in one sequence, its keys are made once.
-            h = rearrange(h, "(b f) l c -> b (f l) c", b=context.shape[0])
-            x = x + self.attn2(h, context).view_as(x)
-        return x + self.ff(self.norm3(x))
+            h = self.attn2(h.reshape(len(context), -1, h.shape[-1]), context).view_as(x)
+        x = add(x, h, in_place)
+        del h
+        chunks = group_count(self.ff.values * nbytes(x), working_bytes and working_bytes - nbytes(x))
+        if chunks == 1:
+            return add(x, self.ff(self.norm3(x)), in_place)
+        for chunk in x.view(-1, x.shape[-1]).chunk(chunks):
+            chunk += self.ff(self.norm3(chunk))
+        return x

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd
 
 import torch
 
 from ..errors import InputError
+from ..ssm import MambaSizes
 
 EMPTY_PROMPT = "empty_prompt"
 HEAD_WIDTH = 64
 PIXELS_PER_LATENT = 8
+MAMBA = ".mamba"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class UNetConfig:
     embedding_width: int = 32
     prompt_tokens: int = 0
     """Tokens of the empty prompt that the checkpoint brings; 0 where it brings none."""
+    mamba: Mapping[str, MambaSizes] = field(default_factory=dict, hash=False)
+    """Sizes of the temporal layers that are Mamba, by their names (``middle_block.2``); all others are transformers."""
 
     @property
     def in_channels(self) -> int:
@@ -87,6 +91,11 @@ class UNetConfig:
             image_tokens=shape("pre_image_condition.2.weight")[0] // context_width,
             embedding_width=shape("dwpose_embedding.0.weight")[0],
             prompt_tokens=shape(EMPTY_PROMPT)[0] if EMPTY_PROMPT in tensors else 0,
+            mamba={
+                key.removesuffix(f"{MAMBA}.A_log"): MambaSizes.from_tensors(tensors, key.removesuffix(".A_log"))
+                for key in tensors
+                if key.endswith(f"{MAMBA}.A_log")
+            },
         )
 
 

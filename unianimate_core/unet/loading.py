@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..checkpoint import check_finite, check_shapes, read_tensors, unet_tensors, unwrap
 from ..errors import InputError
-from .blocks import ResidualBlock, SpatialTransformer, TemporalConvs, TemporalTransformer
+from ..ssm import MambaSizes, describe_scan
+from .blocks import ResidualBlock, SpatialTransformer, TemporalConvs, TemporalLayer
 from .config import UNetConfig
 from .network import UNet
 
@@ -56,8 +59,6 @@ def check_keys(tensors: Mapping[str, Tensor], name: str = "the checkpoint") -> U
     Raises:
         InputError: A tensor is missing, left over, or of another shape than the network's.
     """
-    if mamba := next((key for key in tensors if key.endswith("A_log")), None):
-        raise InputError(f"{name} has temporal Mamba blocks ({mamba}), which this version cannot run yet")
     if strange := next((key for key, tensor in tensors.items() if not tensor.is_floating_point()), None):
         raise InputError(f"{name}: {strange} holds {tensors[strange].dtype} values, not floats: they are no weights")
     config = UNetConfig.from_tensors(tensors)
@@ -65,13 +66,50 @@ def check_keys(tensors: Mapping[str, Tensor], name: str = "the checkpoint") -> U
     return config
 
 
+def with_temporal(config: UNetConfig, base: UNetConfig, kind: Literal["transformer", "mamba"] | None) -> UNetConfig:
+    """Decide which temporal layers of a network are Mamba.
+
+    Args:
+        config: The network's sizes.
+        base: Those of the checkpoint that it begins from: Mamba layers as wide as there have the same sizes inside,
+            others the usual ones.
+        kind: Of all layers; None for the kinds that the base has.
+
+    Returns:
+        The sizes, with `UNetConfig.mamba` set.
+    """
+    before, mamba = temporal_widths(base), {}
+    for name, width in temporal_widths(config).items():
+        if kind == "mamba" or (kind is None and name in base.mamba):
+            same = name in base.mamba and before[name] == width
+            mamba[name] = base.mamba[name] if same else MambaSizes.of_width(width)
+    return replace(config, mamba=mamba)
+
+
+def temporal_widths(config: UNetConfig) -> dict[str, int]:
+    """Widths of the temporal layers by their names."""
+    modules = UNet(config, device="meta").named_modules()
+    return {name: layer.proj_in.out_channels for name, layer in modules if isinstance(layer, TemporalLayer)}
+
+
+def describe_temporal(config: UNetConfig) -> str:
+    """Say of which kind the temporal layers are; of Mamba its sizes, and what scans here."""
+    if not config.mamba:
+        return "transformers"
+    names, total = list(config.mamba), len(temporal_widths(config))
+    sizes = config.mamba[names[0]]
+    share = "all" if len(names) == total else f"{len(names)} of {total} ({', '.join(names)})"
+    scan = describe_scan("cuda" if torch.cuda.is_available() else "cpu")
+    return f"Mamba in {share}; state {sizes.state}, convolution over {sizes.conv} frames; selective scan: {scan}"
+
+
 def new_unet(config: UNetConfig, seed: int = 0, tensors: Mapping[str, Tensor] | None = None) -> tuple[UNet, list[str]]:
     """A network to train.
 
-    Its residual branches begin at zero, so that every block begins as the identity. Of a transformer that takes only
-    some of its tensors from others, the output projection begins at zero, too: what is untrained adds nothing. Where
-    the network is to bring the empty prompt's tokens, they are random constants: a network trained from nothing needs
-    no CLIP for its text.
+    Its residual branches begin at zero, so that every block begins as the identity. Of a transformer or Mamba layer
+    that takes only some of its tensors from others, the output projection begins at zero, too: what is untrained adds
+    nothing. Where the network is to bring the empty prompt's tokens, they are random constants: a network trained from
+    nothing needs no CLIP for its text.
 
     Args:
         config: The sizes.
@@ -92,7 +130,7 @@ def new_unet(config: UNetConfig, seed: int = 0, tensors: Mapping[str, Tensor] | 
                 _zero(module.out_layers[-1])
             case TemporalConvs():
                 _zero(module.conv4[-1])
-            case SpatialTransformer() | TemporalTransformer():
+            case SpatialTransformer() | TemporalLayer():
                 _zero(module.proj_out)
     _zero(unet.out[-1])
     state = unet.state_dict()
@@ -100,7 +138,7 @@ def new_unet(config: UNetConfig, seed: int = 0, tensors: Mapping[str, Tensor] | 
         name: tensor for name, tensor in (tensors or {}).items() if name in state and tensor.shape == state[name].shape
     }
     for name, module in unet.named_modules():
-        if isinstance(module, (SpatialTransformer, TemporalTransformer)):
+        if isinstance(module, (SpatialTransformer, TemporalLayer)):
             own = [f"{name}.{key}" for key in module.state_dict()]
             if any(key not in given for key in own):
                 given = {key: tensor for key, tensor in given.items() if not key.startswith(f"{name}.proj_out.")}

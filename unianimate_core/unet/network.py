@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import Attention, Operations, scaled_dot_product_attention
-from .blocks import GROUPS, Downsample, ResidualBlock, SpatialTransformer, TemporalTransformer, Upsample
+from .blocks import (
+    GROUPS,
+    Downsample,
+    ResidualBlock,
+    SpatialTransformer,
+    TemporalLayer,
+    TemporalTransformer,
+    Upsample,
+)
 from .conditions import ConditionEncoders, Conditions, Features, Presence
 from .config import UNetConfig
+from .groups import WORKING_BYTES, group_count, nbytes
+from .temporal_mamba import TemporalMamba
 
 
 def timestep_embedding(timestep: Tensor, width: int) -> Tensor:
@@ -34,7 +44,13 @@ class UNet(ConditionEncoders):
         attention: ``(q b n (h d), k, v, heads) → b n (h d)``.
         dtype: Precision of the parameters.
         device: Where they are made.
+
+    Attributes:
+        working_bytes: What a layer may hold on its way beside its input and output; where it would hold more, it runs
+            over groups of frames or pixels, to the same result. None for no limit. With gradients there is none.
     """
+
+    working_bytes: int | None = WORKING_BYTES
 
     def __init__(
         self,
@@ -56,10 +72,15 @@ class UNet(ConditionEncoders):
         def residual(in_channels: int, out_channels: int) -> ResidualBlock:
             return ResidualBlock(in_channels, out_channels, 4 * config.width, operations, **factory)
 
-        def transformers(channels: int) -> list[nn.Module]:
+        def temporal(name: str, channels: int, inner: int) -> TemporalLayer:
+            if name in config.mamba:
+                return TemporalMamba(channels, inner, config.mamba[name], operations, **factory)
+            return TemporalTransformer(channels, inner, attention, operations, **factory)
+
+        def transformers(name: str, channels: int) -> list[nn.Module]:
             return [
                 SpatialTransformer(channels, config.context_width, attention, operations, **factory),
-                TemporalTransformer(channels, channels, attention, operations, **factory),
+                temporal(f"{name}.2", channels, channels),
             ]
 
         channels = config.width
@@ -68,7 +89,7 @@ class UNet(ConditionEncoders):
                 nn.ModuleList(
                     [
                         operations.Conv2d(config.in_channels, channels, 3, padding=1, **factory),
-                        TemporalTransformer(channels, config.first_temporal_width, attention, operations, **factory),
+                        temporal("input_blocks.0.1", channels, config.first_temporal_width),
                     ]
                 )
             ]
@@ -79,14 +100,15 @@ class UNet(ConditionEncoders):
             for _ in range(config.residual_blocks):
                 block: list[nn.Module] = [residual(channels, multiplier * config.width)]
                 channels = multiplier * config.width
-                self.input_blocks.append(nn.ModuleList(block + (transformers(channels) if attends else [])))
+                block += transformers(f"input_blocks.{len(self.input_blocks)}", channels) if attends else []
+                self.input_blocks.append(nn.ModuleList(block))
                 skips.append(channels)
             if level < len(levels) - 1:
                 self.input_blocks.append(Downsample(channels, operations, **factory))
                 skips.append(channels)
 
         self.middle_block = nn.ModuleList(
-            [residual(channels, channels), *transformers(channels), residual(channels, channels)]
+            [residual(channels, channels), *transformers("middle_block", channels), residual(channels, channels)]
         )
 
         self.output_blocks = nn.ModuleList()
@@ -94,7 +116,7 @@ class UNet(ConditionEncoders):
             for index in range(config.residual_blocks + 1):
                 block = [residual(channels + skips.pop(), multiplier * config.width)]
                 channels = multiplier * config.width
-                block += transformers(channels) if attends else []
+                block += transformers(f"output_blocks.{len(self.output_blocks)}", channels) if attends else []
                 if level > 0 and index == config.residual_blocks:
                     block.append(Upsample(channels, operations, **factory))
                 self.output_blocks.append(nn.ModuleList(block))
@@ -149,21 +171,23 @@ class UNet(ConditionEncoders):
     def unified(self, x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
         """The network proper: x b 12 f+1 h w with the reference frame first, context b n d → b 4 f+1 h w."""
         batch, _, frames = x.shape[:3]
+        working_bytes = None if torch.is_grad_enabled() else self.working_bytes
         time = self.time_embed(timestep_embedding(timestep, self.config.width).to(x.dtype))  # b t
-        h = rearrange(x, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
+        h = x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (b f) c h w
         skips: list[Tensor] = []
 
-        def run(layers: nn.Module, h: Tensor, size: torch.Size | None = None) -> Tensor:
-            for layer in layers if isinstance(layers, nn.ModuleList) else (layers,):
+        def run(
+            layers: Iterable[nn.Module], h: Tensor, skip: Tensor | None = None, upsample: Upsample | None = None
+        ) -> Tensor:
+            for layer in layers:
                 match layer:
                     case ResidualBlock():
-                        h = layer(h, time, frames)
+                        h = layer(h, time, frames, skip, upsample, working_bytes)
+                        skip = None  # nothing may hold it any longer
                     case SpatialTransformer():
-                        h = layer(h, context)
-                    case TemporalTransformer():
-                        h = layer(h, frames)
-                    case Upsample():
-                        h = layer(h, *size)
+                        h = layer(h, context, working_bytes)
+                    case TemporalLayer():
+                        h = layer(h, frames, working_bytes)
                     case _:
                         h = layer(h)
             return h
@@ -171,10 +195,17 @@ class UNet(ConditionEncoders):
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled()
         block_output = partial(checkpoint, run, use_reentrant=False) if checkpointing else run
         for block in self.input_blocks:
-            h = block_output(block, h)
+            h = block_output(block if isinstance(block, nn.ModuleList) else (block,), h)
             skips.append(h)
         h = block_output(self.middle_block, h)
+        upsample = None
         for block in self.output_blocks:
-            # Its size is where an upsampling leads: that of the next skip.
-            h = block_output(block, torch.cat((h, skips.pop()), dim=1), skips[-1].shape[2:] if skips else None)
-        return rearrange(self.out(h), "(b f) c h w -> b c f h w", b=batch)
+            # What ends a level is left to the next block, which enlarges a few frames at a time.
+            layers = [layer for layer in block if not isinstance(layer, Upsample)]
+            inputs = [h, skips.pop()]
+            del h  # held here, it would outlive its use
+            h = block_output(layers, inputs.pop(0), inputs.pop(), upsample)
+            upsample = next((layer for layer in block if isinstance(layer, Upsample)), None)
+        groups = group_count(3 * nbytes(h), working_bytes)
+        v = torch.cat([self.out(part) for part in h.chunk(groups)])  # (b f) 4 h w
+        return v.unflatten(0, (batch, frames)).transpose(1, 2)
