@@ -92,7 +92,37 @@ class Models:
         held = [type(loaded.model.model).__name__ for loaded in management.current_loaded_models]
         return {"ui": {"models": held, "needed": needed}}
 
-NODE_CLASS_MAPPINGS = {"ProbeModels": Models, "ProbeText": Text, "ProbeWatch": Watch, "ProbeReport": Report}
+class Images:
+    """Writes pictures as they are, and names the file."""
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "test", "run", (), True
+    @classmethod
+    def INPUT_TYPES(cls):
+        optional = {"text": ("STRING", {"forceInput": True})}
+        return {"required": {"images": ("IMAGE",), "name": ("STRING", {})}, "optional": optional}
+    def run(self, images, name, text=""):
+        save_file({"images": images.contiguous()}, folder_paths.base_path + "/" + name)
+        return {"ui": {"text": [text]}}
+
+class Fail:
+    """A model that fails once, in a forward pass of that number."""
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "run", ("MODEL",)
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "forward": ("INT", {})}}
+    def run(self, model, forward):
+        model, passed = model.clone(), []
+        def fail(executor, *args, **kwargs):
+            passed.append(1)
+            if len(passed) == forward:
+                raise RuntimeError("the probe fails")
+            return executor(*args, **kwargs)
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "probe", fail)
+        return (model,)
+
+NODE_CLASS_MAPPINGS = {
+    "ProbeModels": Models, "ProbeText": Text, "ProbeWatch": Watch, "ProbeReport": Report, "ProbeImages": Images,
+    "ProbeFail": Fail,
+}
 '''
 
 
@@ -172,6 +202,30 @@ def exact(prompt: dict, model="1", cfg=2.5, offset=0.1, steps=STEPS) -> dict:
         }
         | SAVE_LATENT
     )
+
+
+def long_video(prompt: dict, node="UniAnimateLongVideo", model="1", steps=4, **inputs) -> dict:
+    """The loaders of `graph` and 20, a node for long videos; its images go to `images`."""
+    settings = {"width": WIDTH, "height": HEIGHT, "length": 9, "start_frame": 2, "segment_length": 4}
+    settings |= {"shared_frames": 1, "last_segment": "overlap", "cfg": 2.5, "noise_seed": 3, "noise_prior": 939}
+    settings |= {"segment_seeds": "", "hold_colours": "free"}
+    links = {"model": [model, 0], "vae": ["2", 0], "sampler": ["10", 0], "sigmas": ["11", 0]}
+    links |= {"driving_pose": ["5", 0], "reference_image": ["3", 0], "reference_pose": ["6", 0]}
+    sampling = exact(prompt, model, steps=steps)
+    nodes = {name: sampling[name] for name in sampling if name not in ("7", "8", "9", "13", "14")}
+    if node == "UniAnimateLongVideo":
+        nodes["21"] = {
+            "class_type": "ProbeImages",
+            "inputs": {"images": ["20", 0], "name": "images.safetensors", "text": ["20", 1]},
+        }
+    else:
+        inputs = {"fps": 30.0, "filename_prefix": "long", "format": "mkv, FFV1 (lossless)"} | inputs
+    return nodes | {"20": {"class_type": node, "inputs": settings | links | inputs}}
+
+
+def images(server: ComfyServer, name: str = "images.safetensors") -> torch.Tensor:
+    """What the probe wrote last: f h w 3, 0-1."""
+    return load_file(server.base / name)["images"]
 
 
 def latents(server: ComfyServer, run: Run) -> torch.Tensor:

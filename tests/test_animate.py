@@ -48,7 +48,7 @@ def sampled(monkeypatch):
     """The arguments of `sample`, which returns a latent whose frames count upwards."""
     calls = []
 
-    def sample(unet, x_T, conditions, steps, guidance, callback=None):
+    def sample(unet, x_T, conditions, steps, guidance, window, overlap, callback, **options):
         calls.append({"x_T": x_T, "conditions": conditions, "steps": steps, "guidance": guidance})
         return torch.arange(x_T.shape[2])[:, None, None].expand(x_T.shape).float() - 1
 

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from synthetic import GOLDEN
 
-from unianimate_core import assets, cli, load_unet
+from unianimate_core import animate_work, assets, cli, load_unet
 from unianimate_core.video import read_video
 
 EXAMPLES = GOLDEN.parent.parent / "samples"
@@ -160,7 +160,7 @@ BAD_OPTIONS = [
 def test_what_cannot_be_is_refused_before_any_work(folder, command, case, monkeypatch):
     options, *parts = case
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(cli, "progress_bars", pytest.fail)  # made when the sampling begins
+    monkeypatch.setattr(animate_work, "progress_bars", pytest.fail)  # made when the sampling begins
     before = sorted(os.listdir(folder))
     refused(command, arguments(folder, **options), *parts)
     assert sorted(os.listdir(folder)) == before
@@ -362,9 +362,7 @@ def test_inspect(tmp_path, command):
     ):
         assert part in out
     torch.save({"input_blocks.0.0.weight": torch.zeros(2)}, tmp_path / "vgen")
-    mamba = {name: tensor for name, tensor in load_file(assets.SMALL_UNET).items() if ".attn1." not in name}
-    save_file(mamba | {"input_blocks.0.1.A_log": torch.zeros(1)}, tmp_path / "mamba")
-    kinds = {"TAESD": assets.SMALL_VAE, "without UniAnimate's": tmp_path / "vgen", "temporal Mamba": tmp_path / "mamba"}
+    kinds = {"TAESD": assets.SMALL_VAE, "without UniAnimate's": tmp_path / "vgen"}
     for kind, path in kinds.items():
         code, out, _ = command("inspect", path)
         assert code == 0

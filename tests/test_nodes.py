@@ -39,7 +39,7 @@ from unianimate_core.unet.memory import activation_bytes
 def test_all_nodes_are_there_and_described(comfy):
     info = comfy.object_info()
     ours = {name: node for name, node in info.items() if node["category"].startswith("UniAnimate/")}
-    assert len(ours) == 23
+    assert len(ours) == 31
     for name, node in ours.items():
         assert node["description"], name
         widgets = {**node["input"]["required"], **node["input"].get("optional", {})}

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from synthetic import GOLDEN, golden_weights, relative_error, synth
 
 from unianimate_core import Conditions, InputError, load_unet, noise_prior, offset_noise, sample
-from unianimate_core.diffusion import Schedule, window_starts
+from unianimate_core.diffusion import Schedule, frame_weights, window_starts
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,50 @@ def test_window_starts():
     for size, overlap in ((0, 0), (4, 4), (4, -1)):
         with pytest.raises(InputError, match=f"window {size} with overlap {overlap}"):
             window_starts(20, size, overlap)
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 9])
+def test_several_windows_in_one_pass_equal_one_after_the_other(unet, golden, conditions, at_once, monkeypatch):
+    """Three windows and two videos, so that windows and videos share the batch; with all conditions."""
+    present = with_first_frame(conditions)
+    both = Conditions(**{name: torch.cat((t, t.flip(-1))) for name, t in vars(present).items()})
+    x_T = torch.cat((golden["xT"], golden["xT"].flip(-1)))[..., :6, :4]
+    small = {"pose": both.pose[..., :48, :32], "first_frame": both.first_frame[..., :48, :32]}
+    small |= {"reference": both.reference[..., :6, :4], "reference_pose": both.reference_pose[..., :48, :32]}
+    both = Conditions(**(vars(both) | small))
+    options = {"steps": 2, "window": 8, "overlap": 2, "window_weights": "pyramid"}
+    one = sample(unet, x_T, both, windows_at_once=1, **options)
+    counter = Counter(monkeypatch, unet, "denoise")
+    together = sample(unet, x_T, both, windows_at_once=at_once, **options)
+    assert counter.calls["denoise"] == 2 * math.ceil(3 / at_once) * len(Schedule().ddim_timesteps(2))
+    assert relative_error(together, one) < 1e-5
+
+
+def test_window_weights_by_the_definition():
+    assert frame_weights(4).tolist() == [1, 1, 1, 1]
+    assert frame_weights(4, "pyramid").tolist() == [1, 2, 2, 1]
+    assert frame_weights(5, "pyramid").tolist() == [1, 2, 3, 2, 1]
+    assert frame_weights(1, "pyramid").tolist() == [1]
+    with pytest.raises(InputError, match="'cosine' are unknown: choose uniform, pyramid"):
+        frame_weights(4, "cosine")
+
+
+def test_pyramid_weights_are_a_weighted_mean_of_the_windows(unet, golden, conditions):
+    """One step; v of each window by itself, and their weighted mean in float64."""
+    x, t = golden["xT"], Schedule().ddim_timesteps(1)[0]
+    total, weight = torch.zeros_like(x, dtype=torch.float64), torch.zeros(20, 1, 1, dtype=torch.float64)
+    for start in (0, 6, 12):
+        part, share = slice(start, start + 8), torch.tensor([1, 2, 3, 4, 4, 3, 2, 1.0]).double()[:, None, None]
+        with torch.no_grad():
+            v = unet(x[:, :, part], torch.tensor([t]), **vars(conditions.frames(part)))
+        total[:, :, part] += share * v
+        weight[part] += share
+    alphas = Schedule().alphas_cumprod
+    v, alpha, following = total / weight, alphas[t], alphas[0]
+    x0, epsilon = alpha.sqrt() * x - (1 - alpha).sqrt() * v, (1 - alpha).sqrt() * x + alpha.sqrt() * v
+    expected = following.sqrt() * x0 + (1 - following).sqrt() * epsilon
+    made = sample(unet, x, conditions, steps=1, guidance=1, window=8, overlap=2, window_weights="pyramid")
+    assert relative_error(made, expected) < 1e-5
 
 
 class Counter:
@@ -159,5 +203,7 @@ def test_bad_noise_and_conditions_are_named(unet, golden, conditions):
         noise_prior(torch.zeros(1, 4, 3, 4), noise)
     with pytest.raises(InputError, match="'pose' has shape 1 20"):
         sample(unet, golden["xT"][:, :, :10], conditions)
+    with pytest.raises(InputError, match="windows at once are 0"):
+        sample(unet, golden["xT"], conditions, window=8, windows_at_once=0)
     with pytest.raises(InputError, match="x_T has shape"):
         sample(unet, golden["xT"][0], conditions)

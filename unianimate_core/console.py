@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
 import typer
@@ -73,6 +75,26 @@ def peek_checkpoint(path: Path) -> tuple[UNetConfig, int]:
 
     tensors = unet_tensors(read_tensors(path)[0], str(path))
     return check_keys(tensors, str(path)), sum(tensor.numel() for tensor in tensors.values())
+
+
+def command_of(options: type, run: Callable[[Any], None]) -> Callable[..., None]:
+    """A command for typer whose options are the fields of a dataclass, and which runs with one made of them.
+
+    Args:
+        options: The dataclass; its fields are annotated as typer takes them.
+        run: What the command does; its docstring is the command's help.
+    """
+    hints = get_type_hints(options, include_extras=True)
+    signature = inspect.signature(options)
+    parameters = [parameter.replace(annotation=hints[name]) for name, parameter in signature.parameters.items()]
+
+    def command(**given: Any) -> None:
+        run(options(**given))
+
+    command.__doc__ = run.__doc__
+    command.__annotations__ = hints
+    command.__signature__ = signature.replace(parameters=parameters, return_annotation=None)
+    return command
 
 
 def progress_bars() -> rich.progress.Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,18 +74,26 @@ class ModelOptions:
         return SMALL_GUIDANCE if self.small else GUIDANCE
 
     def check_memory(self, settings: Settings) -> None:
-        """Raise InputError where the network and its work do not fit into memory."""
+        """Raise InputError where the network and its work do not fit into memory, with all frames sampled together."""
         from .unet.config import PIXELS_PER_LATENT
         from .unet.memory import activation_bytes, require_memory
 
         height, width = settings.height // PIXELS_PER_LATENT, settings.width // PIXELS_PER_LATENT
         dtype = self.dtype.torch
-        needed = self.parameters * dtype.itemsize + activation_bytes(self.config, settings.frames, height, width, dtype)
-        what = f"the network with {settings.frames} frames of {settings.width} x {settings.height}"
+        frames = min(settings.frames, settings.window or settings.frames)
+        needed = activation_bytes(self.config, frames, height, width, dtype)
+        if "unet" not in vars(self):  # not loaded yet
+            needed += self.parameters * dtype.itemsize
+        what = f"the network with {frames} frames of {settings.width} x {settings.height}"
         require_memory(needed, self.device, what, "Lower --size or --frames")
+        # The pose pictures of all frames wait in the host's memory.
+        pictures = settings.frames * 3 * settings.height * settings.width * torch.float32.itemsize
+        what = f"{settings.frames} pose pictures of {settings.width} x {settings.height}"
+        require_memory(pictures, torch.device("cpu"), what, "Make the video in segments")
 
-    def load_autoencoder(self) -> Autoencoder:
-        """The autoencoder."""
+    @cached_property
+    def autoencoder(self) -> Autoencoder:
+        """The autoencoder, loaded when it is first asked for."""
         from .autoencoder import load_autoencoder
 
         return load_autoencoder(self.vae, self.dtype.torch, self.device)
@@ -99,8 +108,9 @@ class ModelOptions:
         encoder = load_clip(self.clip, dtype=self.dtype.torch, device=self.device, text=missing)
         return encoder, encoder.empty_prompt() if missing else None
 
-    def load_unet(self) -> UNet:
-        """The network."""
+    @cached_property
+    def unet(self) -> UNet:
+        """The network, loaded when it is first asked for."""
         from .unet import load_unet
 
         return load_unet(self.checkpoint, self.dtype.torch, self.device)

@@ -165,7 +165,7 @@ def long_video(setup: LongSetup, truths: list[GroundTruth]) -> dict[str, Any]:
     """
     folder = setup.output / "long-video"
     folder.mkdir(parents=True, exist_ok=True)
-    unet, autoencoder = setup.models.load_unet(), setup.models.load_autoencoder()
+    unet, autoencoder = setup.models.unet, setup.models.autoencoder
     borders = {
         CHAINED: segment_borders(setup.frames, setup.segment),
         SLIDING: window_borders(setup.frames, setup.window, setup.overlap),

@@ -3,6 +3,6 @@
 from .ddim import sample
 from .noise import noise_prior, offset_noise
 from .schedule import Schedule
-from .windows import window_starts
+from .windows import frame_weights, window_starts
 
-__all__ = ["Schedule", "noise_prior", "offset_noise", "sample", "window_starts"]
+__all__ = ["Schedule", "frame_weights", "noise_prior", "offset_noise", "sample", "window_starts"]

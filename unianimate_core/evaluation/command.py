@@ -189,9 +189,9 @@ def _model_source(models: ModelOptions, settings: Settings, reference: int, fold
 
     settings.check()
     models.check_memory(settings)
-    autoencoder = models.load_autoencoder()
+    autoencoder = models.autoencoder
     encoder, text = models.load_clip()
-    unet = models.load_unet()
+    unet = models.unet
     made_with = {name: path and sha256(path) for name, path in _files(models).items()}
     known = versions()
     made_with |= {"device": models.device.type, "dtype": models.dtype.value}

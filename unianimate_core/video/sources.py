@@ -16,8 +16,8 @@ import torch
 
 from ..errors import InputError
 from ..optional import require
+from .film import BT709
 from .pictures import MAX_PIXELS, read_picture
-from .writing import BT709
 
 PICTURE_SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 LONGEST_HOLD = Fraction(3600)  # seconds; a larger step between two frames is a damaged time stamp

@@ -1,71 +1,60 @@
-"""Writes a video file while its frames are made."""
+"""Writes a video while its frames are made."""
 
 from __future__ import annotations
 
 import math
-import os
 import secrets
-from dataclasses import dataclass
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import InputError
 from ..optional import require
-from ..output import check_output
-
-BT709 = 1  # the code for primaries, transfer and matrix in H.264 and VP9 alike
-LIMITED_RANGE = 1
-THREADS = 4  # fixed: x264's output depends on the number of threads
-
-
-@dataclass(frozen=True)
-class _Format:
-    container: str
-    codec: str
-    pixels: str
-    options: dict[str, str]
-    container_options: dict[str, str]
-
-
-_X264 = {"crf": "17", "preset": "medium"}
-_VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}
-_FORMATS = {
-    ".mp4": _Format("mp4", "libx264", "yuv420p", _X264, {"movflags": "+faststart"}),
-    ".mov": _Format("mov", "libx264", "yuv420p", _X264, {"movflags": "+faststart"}),
-    ".mkv": _Format("matroska", "libx264", "yuv420p", _X264, {}),
-    ".webm": _Format("webm", "libvpx-vp9", "yuv420p", _VP9, {}),
-    ".gif": _Format("gif", "gif", "pal8", {}, {}),
-}
-_LOSSLESS = {".mkv": _Format("matroska", "ffv1", "bgr0", {"level": "3"}, {})}
+from ..output import check_output, rename
+from .film import Film
+from .formats import PICTURES, codec_for, suffixes_of
+from .picture_folder import PictureFolder, check_picture_folder
+from .sound import Sound
 
 
 class VideoWriter:
-    """Writes frames to a video file, group by group; a context manager.
+    """Writes frames to a video, group by group; a context manager.
 
     The suffix chooses the format: ``.mp4``, ``.mov``, ``.mkv`` (H.264), ``.webm`` (VP9), ``.gif`` (a palette per frame;
-    times rounded to 1/100 s). H.264 and VP9 are stored as 8-bit 4:2:0, which every player shows and which needs even
-    sizes: an odd width or height grows by one pixel, the last column or row repeated. Colours are BT.709, limited
-    range, tagged so. The same frames give the same bytes on one machine: no dates, no random numbers, a fixed thread
-    count.
+    times rounded to 1/100 s), ``.webp`` (animated; times rounded to 1/1000 s). A codec may be named instead: ``h264``,
+    ``h265`` (the same suffixes), ``prores`` (``.mov``; 422 HQ, 10 bits), ``ffv1`` (``.mkv``; lossless), ``png`` (a
+    folder of pictures, lossless).
 
-    Frames go to a temporary name in the same folder; only a complete file gets the real name. When the ``with``
+    H.264, H.265 and VP9 are stored as 8-bit 4:2:0, which every player shows and which needs even sizes: an odd width or
+    height grows by one pixel, the last column or row repeated; so it does in ProRes. Their colours are BT.709, limited
+    range, tagged so. The same frames give the same bytes on one machine: no dates, no random numbers, a fixed thread
+    count. There is no alpha channel in any of them.
+
+    Frames go to a temporary name in the same folder; only a complete video gets the real name. When the ``with``
     block fails, or no frame was written, nothing is left behind.
 
     Args:
-        path: The file to write.
+        path: The file to write; a folder for ``png``.
         width: Width of the frames in pixels.
         height: Height of the frames in pixels.
         fps: Frames per second.
         overwrite: Whether an existing file may be replaced.
-        lossless: Store every value as it is (FFV1 in RGB); for ``.mkv``, and few players show it.
+        lossless: Store every value as it is; the same as the codec ``ffv1``, and few players show it.
+        codec: How frames are stored; None for the suffix's own.
+        audio: A video or sound file, the first sound of which is written along: copied where the container takes it,
+            else encoded anew (AAC; Opus in ``.webm``). It ends with the video.
+        partial: The temporary name, on the same disk; None for one beside the video.
+
+    Attributes:
+        frames_written: So far.
 
     Raises:
-        InputError: As `check_output`; or a size below 1, or fps not in 0.1–1000 (GIF: –50); or PyAV is missing.
+        InputError: As `check_output`; or a size below 1, or fps not in 0.1–1000 (GIF: –50, WebP: –90), an unknown
+            codec, sound that cannot be read or written; or PyAV is missing.
     """
 
     def __init__(
@@ -76,25 +65,36 @@ class VideoWriter:
         fps: float | Fraction = 30.0,
         overwrite: bool = False,
         lossless: bool = False,
+        codec: str | None = None,
+        audio: str | Path | None = None,
+        partial: Path | None = None,
     ) -> None:
-        formats = _LOSSLESS if lossless else _FORMATS
-        self.path = check_output(path, formats, overwrite)
+        if lossless and codec not in (None, "ffv1"):
+            raise InputError(f"codec {codec} is not lossless here: leave one of the two out, or choose ffv1")
+        codec = "ffv1" if lossless else codec
+        self._codec = None
+        if codec == PICTURES:
+            self.path = check_picture_folder(path, overwrite)
+        else:
+            self.path = check_output(path, suffixes_of(codec), overwrite)
+            self._codec = codec_for(self.path, codec)
         if width < 1 or height < 1:
             raise InputError(f"a video cannot be {width}×{height}: both must be at least 1")
-        fastest = 50 if self.path.suffix.lower() == ".gif" else 1000  # players slow a GIF down beyond 50
+        suffix = self.path.suffix.lower() if self._codec else ""
+        fastest = self._codec.fastest if self._codec else 1000
         if not (math.isfinite(fps) and 0.1 <= fps <= fastest):
-            raise InputError(f"{fps} frames per second are not possible in {self.path.suffix}: give 0.1 to {fastest}")
+            raise InputError(f"{fps} frames per second are not possible in {suffix}: give 0.1 to {fastest}")
+        av = require("av", "the extra `standalone` of this package")
+        if self._codec and self._codec.encoder not in av.codecs_available:
+            raise InputError(f"this PyAV cannot write {suffix} (no {self._codec.encoder}): install a newer av")
         self.width, self.height = int(width), int(height)
         self.fps = Fraction(fps).limit_denominator(1001)
+        self.sound = None if audio is None else Sound(audio, suffix)
         self.frames_written = 0
+        self._errors = (OSError, av.FFmpegError)
         self._overwrite = overwrite
-        self._format = formats[self.path.suffix.lower()]
-        self._partial = self.path.with_name(f".unianimate-{secrets.token_hex(6)}.partial")
-        self._av = require("av", "the extra `standalone` of this package")
-        if self._format.codec not in self._av.codecs_available:
-            raise InputError(f"this PyAV cannot write {self.path.suffix} (no {self._format.codec}): install a newer av")
-        self._container: Any = None
-        self._stream: Any = None
+        self._partial = partial or self.path.with_name(f".unianimate-{secrets.token_hex(6)}.partial")
+        self._output: Film | PictureFolder | None = None
         self._closed = False
 
     def write(self, frames: torch.Tensor | np.ndarray) -> None:
@@ -113,29 +113,31 @@ class VideoWriter:
         for frame in frames:  # one at a time: a long video as 8-bit copy would double the memory
             pixels = _to_uint8(frame)
             try:
-                self._encode(pixels)
-            except (OSError, self._av.FFmpegError) as error:
+                self._open().add(pixels)
+            except self._errors as error:
                 self._discard()
                 raise InputError(f"cannot write {self.path}: {error}") from error
+            self.frames_written += 1
 
     def close(self) -> None:
-        """Finish the file and give it its name.
+        """Finish the video and give it its name.
 
         Raises:
             InputError: No frame was written, or the file cannot be written.
         """
         if self._closed:
             return
-        if self.frames_written == 0:
+        if self._output is None:
             self._discard()
             raise InputError(f"no frames were given for {self.path}: nothing was written")
         try:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
+            self._output.finish()
             if self.path.exists() and not self._overwrite:
                 raise InputError(f"{self.path} appeared meanwhile: choose another name, or pass --overwrite")
-            os.replace(self._partial, self.path)
-        except (OSError, self._av.FFmpegError) as error:
+            if self.path.is_dir():  # a folder of pictures: none can be replaced in one step
+                shutil.rmtree(self.path)
+            rename(self._partial, self.path)
+        except self._errors as error:
             raise InputError(f"cannot write {self.path}: {error}") from error
         finally:
             self._discard()
@@ -151,69 +153,40 @@ class VideoWriter:
         else:
             self._discard()
 
-    def _open(self) -> None:
-        chosen = self._format
-        options = {"fflags": "+bitexact", **chosen.container_options}  # bitexact: no dates, no random track ids
-        self._container = self._av.open(str(self._partial), "w", format=chosen.container, options=options)
-        self._stream = self._container.add_stream(chosen.codec, rate=self.fps, options=dict(chosen.options))
-        even = chosen.pixels == "yuv420p"
-        self._stream.width = self.width + (self.width % 2 if even else 0)
-        self._stream.height = self.height + (self.height % 2 if even else 0)
-        self._stream.pix_fmt = chosen.pixels
-        codec = self._stream.codec_context
-        codec.time_base = 1 / self.fps
-        codec.thread_count = THREADS
-        if even:
-            codec.color_primaries = codec.color_trc = codec.colorspace = BT709
-            codec.color_range = LIMITED_RANGE
-
-    def _encode(self, pixels: np.ndarray) -> None:
-        if self._container is None:
-            self._open()
-        if self._format.pixels == "pal8":
-            frame = self._av.VideoFrame.from_ndarray(_to_palette(pixels), format="pal8")
-        elif self._format.pixels == "bgr0":
-            frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")
-        else:
-            padding = ((0, self._stream.height - self.height), (0, self._stream.width - self.width), (0, 0))
-            frame = self._av.VideoFrame.from_ndarray(np.pad(pixels, padding, mode="edge"), format="rgb24")
-            frame = frame.reformat(  # PyAV before 17 ignores a target colour space equal to the source's
-                format=self._format.pixels, src_colorspace="DEFAULT", dst_colorspace="ITU709", dst_color_range="MPEG"
-            )
-        frame.pts, frame.time_base = self.frames_written, 1 / self.fps
-        self._container.mux(self._stream.encode(frame))
-        self.frames_written += 1
+    def _open(self) -> Film | PictureFolder:
+        if self._output is None:
+            if self._codec is None:
+                self._output = PictureFolder(self._partial)
+            else:
+                size = self.width, self.height
+                suffix = self.path.suffix.lower()
+                self._output = Film(self._partial, suffix, self._codec, size, self.fps, self.sound)
+        return self._output
 
     def _discard(self) -> None:
         self._closed = True
-        container, self._container, self._stream = self._container, None, None
-        try:
-            if container is not None:
-                container.close()
-        except (OSError, self._av.FFmpegError):
-            pass  # it is being thrown away
-        finally:
-            self._partial.unlink(missing_ok=True)
+        output, self._output = self._output, None
+        if output is not None:
+            output.discard()
+        elif self._partial.is_file():  # it could not even be opened whole
+            self._partial.unlink()
 
 
 def _to_uint8(frame: torch.Tensor | np.ndarray) -> np.ndarray:
     if isinstance(frame, np.ndarray):
         frame = torch.from_numpy(np.require(frame, requirements=["C", "W"]))  # a read-only or reversed view: copied
-    tensor = frame.detach()
-    if tensor.is_floating_point():
-        tensor = torch.nan_to_num(tensor.float()).clamp(0, 1).mul(255).round().to(torch.uint8)
-    elif tensor.dtype != torch.uint8:
-        raise InputError(f"frames must be floats in 0–1 or uint8, not {tensor.dtype}")
+    tensor = to_uint8(frame.detach())
     return tensor.cpu().numpy()  # h w 3
 
 
-def _to_palette(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best 256 colours for one frame. Pillow's octree takes a fiftieth of FFmpeg's palettegen's time."""
-    Image = require("PIL.Image", "the extra `standalone` of this package")
-    image = Image.fromarray(pixels)
-    colours = image.quantize(256, method=Image.Quantize.FASTOCTREE)
-    indices = np.asarray(image.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG))  # h w
-    palette = np.full((256, 4), 255, dtype=np.uint8)  # alpha, red, green, blue
-    rgb = np.array(colours.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-    palette[: len(rgb), 1:] = rgb
-    return indices, palette
+def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels of any shape, floats in [0, 1], clamped and rounded to 8 bits; NaN becomes 0. uint8 stays as it is.
+
+    Raises:
+        InputError: Another type.
+    """
+    if pixels.is_floating_point():
+        return torch.nan_to_num(pixels.float()).clamp(0, 1).mul(255).round().to(torch.uint8)
+    if pixels.dtype != torch.uint8:
+        raise InputError(f"frames must be floats in 0–1 or uint8, not {pixels.dtype}")
+    return pixels

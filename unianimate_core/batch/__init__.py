@@ -1,0 +1,1 @@
+"""Many videos from one table, on one machine or on many."""
