@@ -15,33 +15,23 @@ the growth of the allocated (the resident) memory is measured, too.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import platform
 import sys
 from pathlib import Path
 
 import torch
-from peak import counted_bytes, network_inputs
+from peak import counted_bytes, network_inputs, with_mamba
 from resident import WorstMemory
 from unet import SMALL
 
 from unianimate_core import UNet, UNetConfig
 from unianimate_core.optional import require
-from unianimate_core.ssm import MambaSizes
-from unianimate_core.unet.blocks import TemporalLayer
 from unianimate_core.unet.groups import WORKING_BYTES
 from unianimate_core.unet.memory import LEAST_WORKING_BYTES, activation_bytes
 
 CASES = ("32@768x512", "64@768x512", "128@768x512", "256@768x512", "360@768x512", "32@1216x768")
 COLUMNS = ("ungrouped", "grouped", "least", "estimated", "with weights", "measured ungrouped", "measured grouped")
-
-
-def with_mamba(config: UNetConfig) -> UNetConfig:
-    """The same network with temporal Mamba in place of every temporal transformer."""
-    layers = UNet(config, device="meta").named_modules()
-    widths = {name: layer.proj_in.out_channels for name, layer in layers if isinstance(layer, TemporalLayer)}
-    return dataclasses.replace(config, mamba={name: MambaSizes.of_width(width) for name, width in widths.items()})
 
 
 def weight_bytes(config: UNetConfig, dtype: torch.dtype) -> int:

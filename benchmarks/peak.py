@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable
 
@@ -10,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from unianimate_core import UNet, UNetConfig
+from unianimate_core.ssm import MambaSizes
+from unianimate_core.unet.blocks import TemporalLayer
 
 
 class LiveBytes(TorchDispatchMode):
@@ -54,6 +57,13 @@ def peak_bytes(run: Callable[[], object]) -> int:
 def empty_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
     """Stands for an attention that holds no scores, as all fused ones do, while memory is counted."""
     return torch.empty_like(q)
+
+
+def with_mamba(config: UNetConfig) -> UNetConfig:
+    """The same network with temporal Mamba in place of every temporal transformer."""
+    layers = UNet(config, device="meta").named_modules()
+    widths = {name: layer.proj_in.out_channels for name, layer in layers if isinstance(layer, TemporalLayer)}
+    return dataclasses.replace(config, mamba={name: MambaSizes.of_width(width) for name, width in widths.items()})
 
 
 def network_inputs(

@@ -52,7 +52,7 @@ class Work:
         files = {"checkpoint": models.checkpoint, "vae": models.vae, "clip": models.clip}
         described = {name.replace("_", " "): value for name, value in asdict(self.settings).items()}
         described |= {f"segments' {name}": value for name, value in asdict(self.chaining).items()}
-        described |= {name: path and _version(path) for name, path in files.items()}
+        described |= {name: path and path.is_file() and _version(path) for name, path in files.items()}
         described |= {"device": models.device.type, "dtype": models.dtype.value}
         described |= {name: known.get(name) for name in ("unianimate", "torch")}
         described["reference"] = hashlib.sha256(self.picture.numpy().tobytes()).hexdigest()

@@ -148,5 +148,5 @@ def _look_there_too(memory: Tensor, _: nn.Module, inputs: tuple[Tensor, ...]) ->
 class _OneFrame(nn.Module):
     """In the place of the convolutions along the frames, where there is one frame."""
 
-    def forward(self, x: Tensor, _: Any) -> Tensor:
+    def forward(self, x: Tensor, *_: Any) -> Tensor:
         return x

@@ -56,14 +56,14 @@ def activation_bytes(
             walk.keep(level, channels)
         if level < len(levels) - 1:
             walk.keep(level + 1, channels)
-    for attends in (True, False):
-        walk.residual(level, channels, channels)
-        walk.transformers(level, channels, "middle_block", attends)
-    blocks = len(walk.skips)
     given = walk.size(level, channels)
+    walk.residual(level, channels, channels)
+    walk.transformers(level, channels, "middle_block", True)
+    walk.residual(level, channels, channels, given)
+    blocks = len(walk.skips)
     for level, (multiplier, attends) in reversed(levels):
         for _ in range(config.residual_blocks + 1):
-            walk.residual(level, channels, multiplier * config.width, given)
+            walk.residual(level, channels, multiplier * config.width, given, joins=True)
             channels = multiplier * config.width
             walk.transformers(level, channels, f"output_blocks.{blocks - len(walk.skips) - 1}", attends)
             given = walk.size(level, channels)
@@ -99,13 +99,13 @@ class _Walk:
         count = group_count(needed, self.working_bytes)
         return count, math.ceil(needed / count)
 
-    def residual(self, level: int, channels: int, out_channels: int, given: int | None = None) -> None:
-        """A residual block, in the output blocks on ``given`` bytes and a skip, either of which it may write over."""
-        joined, skip = (0, 0) if given is None else self.skips.pop()
-        inputs = (given or 0) + skip  # they live until the block ends
+    def residual(self, level: int, channels: int, out_channels: int, given: int = 0, joins: bool = False) -> None:
+        """A residual block on ``given`` bytes that are no skip, and on one that it joins: then it may write over both."""
+        joined, skip = self.skips.pop() if joins else (0, 0)
+        inputs = given + skip  # they live until the block ends
         made = self.size(level, out_channels)
         count, part = self.groups(self.size(level, residual_values(channels + joined, out_channels)))
-        own = 0 if count > 1 and made in (given, skip) else made
+        own = 0 if count > 1 and joins and made in (given, skip) else made
         self.alive(inputs, part, own if count > 1 else 0)
         count, part = self.groups(TemporalConvs.values * made)
         self.alive(inputs, part, own, made if count > 1 else 0)
