@@ -86,6 +86,7 @@ def test_values_become_options(folder, name):
         ("reference,motion,output,guidence\np.png,m.json,a.mp4,1", "did you mean 'guidance'"),
         ("reference,motion,output,checkpoint\np.png,m.json,a.mp4,x", "'checkpoint', which is no option of a job"),
         ("reference,motion,output,seed,seed\np.png,m.json,a.mp4,1,1", "'seed' twice"),
+        ('reference,motion,output\np.png,m.json,"a.mp4\np.png,m.json,b.mp4', "is no CSV"),
         ("reference,motion,output\np.png,m.json,a.mp4,3", "job 1 has 4 cells, there are 3 columns"),
         ("reference,motion,output\np.png,m.json,a.mp4\np.png,n.json,./x/../a.mp4", "jobs 1 and 2 have one output"),
     ],
@@ -109,6 +110,7 @@ def test_json_that_is_no_table(tmp_path, text):
         ({"reference": "nobody.png"}, "reference: there is no .*nobody.png"),
         ({"reference": ""}, "reference is empty"),
         ({"audio": "none.wav"}, "audio: there is no"),
+        ({"output": "a" * 300 + ".mp4"}, "too long|cannot"),
         ({"steps": "many"}, "steps is 'many': give a whole number"),
         ({"steps": 2.5}, "steps is 2.5: give a whole number"),
         ({"steps": True}, "steps is True"),
@@ -120,7 +122,7 @@ def test_json_that_is_no_table(tmp_path, text):
     ],
 )
 def test_a_job_that_cannot_be_says_why_and_the_others_stay(folder, options, words):
-    bad, good = read_jobs(table(folder, [row("a.mp4", **options), row("b.mp4")]), AnimateOptions, COMMON)
+    bad, good = read_jobs(table(folder, [row("a.mp4") | options, row("b.mp4")]), AnimateOptions, COMMON)
     assert not good.problem
     with pytest.raises(InputError, match=words):
         raise InputError(bad.problem)
@@ -140,6 +142,7 @@ def test_a_batch_makes_what_it_can_and_reports(folder):
     assert all(read_video(folder / name)[0].shape == (2, 96, 64, 3) for name in made)
     assert not list(folder.glob("*.partial"))
 
+    assert batch(folder, jobs, "--report", "jobs.json").returncode == 2, "the table itself was replaced"
     run = batch(folder, table(folder, [row("a.mp4"), row("d.mp4", seed=1)]), "--report", "report.csv")
     assert run.returncode == 0, run.stderr
     with (folder / "report.csv").open() as file:
@@ -167,7 +170,11 @@ def test_on_ray_a_killed_workers_job_is_gone_on_with(folder):
         [*command, "--report", "report.json"], cwd=folder, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     ) as run:
         deadline = time.monotonic() + 200
-        while run.poll() is None and time.monotonic() < deadline and len(list(folder.glob("*/segment_*.mkv"))) < 3:
+        while (
+            run.poll() is None
+            and time.monotonic() < deadline
+            and len(list(folder.glob("[01].mp4.partial/segment_00001.mkv"))) < 2
+        ):
             time.sleep(0.05)
         ours = psutil.Process(run.pid).children(recursive=True)
         worker = next(child for child in ours if "ray::Worker.make" in " ".join(child.cmdline()))

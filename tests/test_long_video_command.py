@@ -160,7 +160,7 @@ def test_more_frames_than_a_clip_are_chained_unless_told(folder):
     (folder / "motion.json").write_text(json.dumps(motion + motion[::-1]))
     frames, said = made(folder, segment=None)
     assert len(frames) == 20
-    assert "20 frames are more than a clip's 16: making segments of 16" in said
+    assert "20 frames are more than 16: making segments of 16" in said
     clip, said = made(folder, "clip.mkv", segment=0, noise_prior=939)
     assert len(clip) == 20
     assert "making segments" not in said

@@ -110,7 +110,7 @@ def prepare(options: AnimateOptions, models: ModelOptions) -> Work:
     if lost := int((~track[start : start + count].present).sum()):
         note(f"{lost} of {count} frames of the motion show no person: their pose picture is black.")
     if long and options.segment is None and options.window is None:
-        note(f"{count} frames are more than a clip's {most}: making segments of {segment} (--segment).")
+        note(f"{count} frames are more than {most}: making segments of {segment} (--segment).")
     return work
 
 

@@ -78,10 +78,10 @@ class Work:
             at_once = windows_that_fit(unet, settings.window, settings.frames, 1, *cells)
             settings = replace(settings, windows_at_once=at_once)
         plan = self.chaining.plan(settings.frames)
+        # What fitted then, not what fits now: their number shows in the last bit.
+        at_once = kept.begin({"windows at once": settings.windows_at_once})["windows at once"]
+        settings = replace(settings, windows_at_once=at_once)
         try:
-            # What fitted then, not what fits now: their number shows in the last bit.
-            at_once = kept.begin({"windows at once": settings.windows_at_once})["windows at once"]
-            settings = replace(settings, windows_at_once=at_once)
             inputs = self.picture, self.track, settings, self.standing, image, text
             long_video = LongVideo(Animation(unet, autoencoder, *inputs), self.chaining)
             if len(kept):
@@ -96,6 +96,8 @@ class Work:
             else:
                 kept.remove()
             raise
+        finally:
+            kept.release()
         kept.remove()
         note(f"Wrote {self.video.path}: {settings.frames} frames of {settings.width} x {settings.height}.")
 

@@ -85,7 +85,7 @@ class ModelOptions:
         if "unet" not in vars(self):  # not loaded yet
             needed += self.parameters * dtype.itemsize
         what = f"the network with {frames} frames of {settings.width} x {settings.height}"
-        require_memory(needed, self.device, what, "Lower --size or --frames")
+        require_memory(needed, self.device, what, "Lower --size, --frames, or the --segment or --window it is made in")
         # The pose pictures of all frames wait in the host's memory.
         pictures = settings.frames * 3 * settings.height * settings.width * torch.float32.itemsize
         what = f"{settings.frames} pose pictures of {settings.width} x {settings.height}"

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from unet import MATRIX
 
 from unianimate_core.output import replacing
 
@@ -30,6 +31,8 @@ PARTS: dict[str, Callable[[Setup], Iterator[Row]]] = {
 
 def run_part(name: str, setup: Setup, file: Path | None = None) -> list[Row]:
     """All rows of a part, printed, and written to the file, as they come."""
+    if setup.tiny:
+        MATRIX[setup.device.type] = 256
     rows: list[Row] = []
     for row in PARTS[name](setup):
         rows.append(row)

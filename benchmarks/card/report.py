@@ -20,7 +20,9 @@ def report(results: dict[str, Any]) -> str:
     rows = {name: part["measured"] or [] for name, part in results["parts"].items()}
     about = (rows.get("about") or [{}])[0]
     versions = ", ".join(f"{name} {about[name]}" for name in ("torch", "cuda", "cudnn", "triton") if name in about)
-    text = [f"{about.get('device', 'no device measured')}; {versions}. `{results['command']}`"]
+    tried = any("--tiny" in part["command"] for part in results["parts"].values())
+    text = ["Tried in tiny sizes, not those that are named: nothing here is a result.", ""] if tried else []
+    text += [f"{about.get('device', 'no device measured')}; {versions}. `{results['command']}`"]
     text += ["", *_goals(rows), "", *_steps(rows), "", *_clips(rows), "", *_scan(rows), "", *_correctness(rows)]
     failed = [f"- {name}: {part['error']}" for name, part in results["parts"].items() if part["error"]]
     return "\n".join(text + (["", "Not finished:", *failed] if failed else [])) + "\n"
@@ -118,9 +120,9 @@ def _clips(rows: dict[str, list[Row]]) -> list[str]:
         if "seconds" not in row:
             table.append([row["way"], row.get("error") or row["left_out"], "", "", ""])
             continue
-        numbers = [f"{row['seconds']:.1f}", f"{row['first_pass_seconds']:.1f}", _gb(row.get("peak_bytes"))]
+        numbers = [f"{row['seconds']:.1f}", f"{row['first_step_seconds']:.1f}", _gb(row.get("peak_bytes"))]
         table.append([row["way"], *numbers, f"{row['difference']:.1e}"])
-    return _table(["A clip of 30 steps", "s", "First pass, s", "Peak, GB", "Difference from plain"], table)
+    return _table(["A clip of 30 steps", "s", "First step, s", "Peak, GB", "Difference from plain"], table)
 
 
 def _scan(rows: dict[str, list[Row]]) -> list[str]:

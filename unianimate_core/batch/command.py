@@ -64,38 +64,39 @@ def batch(
     if engine is Engine.local and (workers is not None or address is not None):
         raise InputError("--workers and --address are for --engine ray: add it, or leave them out")
     if report is not None:
-        check_output(report, (".csv", ".json"), overwrite=True)
-    choose_models(**models)  # checked before the first job; loaded with it
+        check_output(report, (".csv", ".json"), overwrite)
+    if engine is Engine.local:
+        choose_models(**models)  # checked before the first job; loaded with it
 
-    begun, skipped, bad = _sorted(table)
-    note(f"{jobs}: {len(begun)} videos to make, {len(skipped)} there already, {len(bad)} that cannot be made.")
+    waiting, skipped, bad = _sorted(table)
+    note(f"{jobs}: {len(waiting)} videos to make, {len(skipped)} there already, {len(bad)} that cannot be made.")
     outcomes = [*skipped, *bad]
     for outcome in bad:
         _tell(outcome, len(table))
     try:
-        for outcome in _make(begun, models, engine, workers, address):
+        for outcome in _make(waiting, models, engine, workers, address):
             outcomes.append(outcome)
             _tell(outcome, len(table))
     finally:
         outcomes.sort(key=lambda outcome: outcome.row)
-        _show(outcomes)
         if report is not None:
             _write(outcomes, report)
+        _show(outcomes)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
 def _sorted(table: list[Job]) -> tuple[list[Job], list[Outcome], list[Outcome]]:
     """Jobs to do, those that are done, those that cannot be."""
-    begun, skipped, bad = [], [], []
+    waiting, skipped, bad = [], [], []
     for job in table:
         if job.problem:
             bad.append(Outcome(job.row, str(job.output), "failed", job.problem))
         elif is_finished(job):
             skipped.append(Outcome(job.row, str(job.output), "skipped"))
         else:
-            begun.append(job)
-    return begun, skipped, bad
+            waiting.append(job)
+    return waiting, skipped, bad
 
 
 def _make(
@@ -120,11 +121,13 @@ def _tell(outcome: Outcome, jobs: int) -> None:
 def _show(outcomes: list[Outcome]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("job", "video", "", "seconds", "reason")
     for outcome in outcomes:
         seconds = f"{outcome.seconds:.0f}" if outcome.seconds else ""
-        table.add_row(str(outcome.row), outcome.output, outcome.state, seconds, outcome.reason)
+        cells = str(outcome.row), outcome.output, outcome.state, seconds, outcome.reason
+        table.add_row(*map(Text, cells))  # not as markup: names may have brackets
     Console(stderr=True).print(table)
     counts = Counter(outcome.state for outcome in outcomes)
     note(", ".join(f"{counts[state]} {state}" for state in ("done", "skipped", "failed")))

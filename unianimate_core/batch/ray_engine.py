@@ -29,7 +29,7 @@ def run_on_ray(
         What became of each job, as they end.
 
     Raises:
-        InputError: Ray is missing, or there is no cluster at the address.
+        InputError: Ray is missing, there is no cluster at the address, or it has no room for so many workers.
     """
     ray = require("ray", "the extra `ray` of this package")
     try:
@@ -39,7 +39,12 @@ def run_on_ray(
             f"no Ray cluster at {address or 'the address that Ray knows'} ({error}): start one with `ray start --head`"
         ) from error
     try:
-        gpus = int(ray.cluster_resources().get("GPU", 0))
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        room = gpus or int(resources.get("CPU", 1))
+        if (workers or 1) > room:
+            kind = "GPUs" if gpus else "CPUs"
+            raise InputError(f"--workers {workers}: the cluster has {room} {kind}, and each worker takes one")
         count = min(len(jobs), workers or gpus or 1)
         kind = ray.remote(Worker).options(
             num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=-1, max_task_retries=TRIALS - 1
@@ -55,12 +60,15 @@ def run_on_ray(
             worker, job = running.pop(ready)
             try:
                 yield ray.get(ready)
+            except ray.exceptions.RayTaskError as error:  # of the worker's making: it has no models, no package
+                yield Outcome(job.row, str(job.output), "failed", _last(error))
             except ray.exceptions.RayError as error:
-                yield Outcome(job.row, str(job.output), "failed", f"its worker died {TRIALS} times ({_first(error)})")
+                reason = f"its worker died, {TRIALS} times at most ({_last(error)})"
+                yield Outcome(job.row, str(job.output), "failed", reason)
             idle.append(worker)
     finally:
         ray.shutdown()
 
 
-def _first(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _last(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

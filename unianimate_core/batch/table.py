@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import difflib
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -87,7 +88,14 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(text: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
-    lines = [cells for cells in csv.reader(text.splitlines()) if any(cell.strip() for cell in cells)]
+    try:
+        lines = [
+            cells
+            for cells in csv.reader(io.StringIO(text, newline=""), strict=True)
+            if any(cell.strip() for cell in cells)
+        ]
+    except csv.Error as error:
+        raise InputError(f"{path} is no CSV ({error}): look for a quote that is not closed") from error
     if not lines:
         return []
     names = [_name(cell) for cell in lines[0]]
@@ -111,6 +119,9 @@ def _json_rows(text: str, path: Path) -> list[tuple[int, dict[str, Any]]]:
         raise InputError(f"{path} is no JSON ({error})") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f'{path} must be a list of objects: [{{"reference": …, "motion": …, "output": …}}, …]')
+    for row in rows:
+        if len({_name(name) for name in row}) < len(row):
+            raise InputError(f"{path} names an option twice in one job, with dash and underscore: keep one")
     return [(number, {_name(name): row[name] for name in row}) for number, row in enumerate(rows, start=1)]
 
 
@@ -146,7 +157,8 @@ def _job(
         for name, value in options.items():
             if isinstance(value, Path) and name != "output" and not value.exists():
                 raise InputError(f"{name}: there is no {value}: check the path, which is relative to the table")
-    except InputError as error:
+        options["output"].exists()  # a name that the system cannot have is told here
+    except (InputError, OSError) as error:
         return Job(number, output, None, str(error))
     return Job(number, output, kind(**common, **options))
 

@@ -56,9 +56,9 @@ class Worker:
         from ..animate_command import prepare
         from ..model_options import choose_models
 
-        if is_finished(job):  # by a worker that died before it could tell
-            return "done", ""
         try:
+            if is_finished(job):  # by a worker that died before it could tell
+                return "done", ""
             if self._models is None:
                 self._models = choose_models(**self._chosen)
             prepare(job.options, self._models).make()
