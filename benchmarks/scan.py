@@ -32,7 +32,7 @@ GENERAL_BYTES = 4 << 30  # of one tensor of states
 
 
 def branches_for(rows: int, frames: int, channels: int, states: int, device: str, dtype: torch.dtype) -> list[Branch]:
-    """Two directions with values as in a trained layer; B and C are parts of one projection, as there."""
+    """Two directions with values as in a trained layer and its layouts; B and C are parts of one projection."""
     found = []
     for _ in range(2):
         projected = torch.randn(rows, frames, 20 + 2 * states, device=device, dtype=dtype)
@@ -164,7 +164,8 @@ def main() -> None:
         for frames in options.frames or ([33, 361] if device == "cuda" else [33]):
             shape = rows, frames, options.channels, options.states
             branches = branches_for(*shape, device, dtype)
-            z, dy = (torch.randn(shape[:3], device=device, dtype=dtype) for _ in range(2))
+            dy = torch.randn(shape[:3], device=device, dtype=dtype)
+            z = torch.randn(*shape[:2], 2 * shape[2], device=device, dtype=dtype).chunk(2, dim=-1)[1]  # as in the layer
             leaves = [tensor.detach().requires_grad_() for branch in branches for tensor in branch]
 
             def forward(implementation: str, given=branches, z=z) -> Tensor:

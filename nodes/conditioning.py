@@ -86,8 +86,8 @@ class UniAnimateConditioning(io.ComfyNode):
                 io.Image.Input(
                     "continue_from",
                     optional=True,
-                    tooltip="All frames of the segment before. This one goes on from them: the first of the last "
-                    "shared_frames is its first frame.",
+                    tooltip="All frames of the segment before, or of what was joined already. This one goes on from "
+                    "them: the first of the last shared_frames is its first frame.",
                 ),
                 io.Int.Input(
                     "shared_frames",

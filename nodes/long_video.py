@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -20,6 +19,7 @@ from .parts import Part, check_chain, describe, plan_parts
 from .segment_files import FORMATS, open_writer, output_path
 from .segments import CATEGORY, HELD_COLOURS
 
+PLANNED = ("start_frame", "length", "segment_length", "shared_frames", "last_segment", "noise_seed", "segment_seeds")
 PASSED_ON = ("vae", "driving_pose", "text", "clip_vision_output", "reference_image", "reference_pose")
 
 
@@ -127,8 +127,7 @@ class _LongVideo(io.ComfyNode):
             missing = [name for name in ("reference_image", "reference_pose") if values.get(name) is None]
             if missing:
                 raise InputError(f"to hold colours to the reference, connect {' and '.join(missing)}")
-        numbers = {name: values[name] for name in list(inspect.signature(plan_parts).parameters)[1:]}
-        return plan_parts(len(values["driving_pose"]), **numbers)
+        return plan_parts(len(values["driving_pose"]), **{name: values[name] for name in PLANNED})
 
 
 class UniAnimateLongVideo(_LongVideo):
@@ -160,11 +159,12 @@ class UniAnimateLongVideo(_LongVideo):
         """Check everything, then lay out the nodes of all segments."""
         parts = cls.parts(values)
         links = cls.links()
-        check_chain(parts, 4 if values["hold_colours"] == "free" else 5)
+        copied = (values["hold_colours"] != "free") + (values["shared_frames"] > 1)  # by a node each
+        check_chain(parts, 4 + copied)
         width, height, plan = values["width"], values["height"], _plan(parts, values)
         what = f"{plan['frames']} frames of {width} x {height}, in segments and joined,"
         advice = "Use Animate Long Video to File, which holds one segment at a time, or lower width, height or length"
-        require_memory(2 * plan["frames"] * width * height * 3 * 4, torch.device("cpu"), what, advice)
+        require_memory((2 + copied) * plan["frames"] * width * height * 3 * 4, torch.device("cpu"), what, advice)
         graph = GraphBuilder()
         made: list[list] = []
         for part in parts:
@@ -189,19 +189,25 @@ def _add_segment(
         given = {key: value for key, value in inputs.items() if value is not None}
         return graph.node(class_type, f"segment{part.number}.{name}", **given)
 
-    shared = part.segment.shared
+    segment, shared = part.segment, part.segment.shared
+    kept = segment.length - segment.padding
+    # Beyond the video's end its last pose is held, whether or not the motion goes on there.
+    pose, start_frame = links["driving_pose"], part.start_frame
+    if segment.padding:
+        pose = add("ImageFromBatch", "pose", image=pose, batch_index=start_frame, length=kept).out(0)
+        start_frame = 0
     before = {"continue_from": made[-1], "shared_frames": shared} if made else {"first_frame": links.get("first_frame")}
     conditioning = add(
         "UniAnimateConditioning",
         "conditioning",
         width=values["width"],
         height=values["height"],
-        length=part.segment.length,
-        start_frame=part.start_frame + shared,
+        length=segment.length,
+        start_frame=start_frame + shared,
         noise_prior=values["noise_prior"],
-        hold_last_pose=True,
+        hold_last_pose=segment.padding > 0,
         **before,
-        **{name: links.get(name) for name in PASSED_ON},
+        **{name: links.get(name) for name in PASSED_ON} | {"driving_pose": pose},
     )
     guider = add(
         "CFGGuider",
@@ -221,13 +227,20 @@ def _add_segment(
         latent_image=conditioning.out(2),
     )
     images = add("VAEDecode", "decode", samples=samples.out(0), vae=links["vae"]).out(0)
-    like = {"like": links.get("reference_image"), "like_pose": links.get("reference_pose"), "like_start_frame": 0}
+    if segment.padding:
+        images = add("ImageFromBatch", "cut", image=images, batch_index=0, length=kept).out(0)
+    like = None
     if values["hold_colours"] == "first-segment" and made:
         like = {"like": made[0], "like_pose": links["driving_pose"], "like_start_frame": values["start_frame"]}
-    elif values["hold_colours"] != "reference":
-        return images
-    pose = {"pose": links["driving_pose"], "start_frame": part.start_frame}
-    return add("UniAnimateHoldColours", "colours", images=images, **pose, **like).out(0)
+    elif values["hold_colours"] == "reference":
+        picture = add("ImageFromBatch", "reference", image=links["reference_image"], batch_index=0, length=1).out(0)
+        like = {"like": picture, "like_pose": links["reference_pose"], "like_start_frame": 0}
+    if like is not None:
+        poses = {"pose": links["driving_pose"], "start_frame": part.start_frame}
+        images = add("UniAnimateHoldColours", "colours", images=images, **poses, **like).out(0)
+    if shared > 1:
+        images = add("UniAnimateFadeShared", "fade", before=made[-1], images=images, shared_frames=shared).out(0)
+    return images
 
 
 class UniAnimateLongVideoToFile(_LongVideo):
@@ -262,7 +275,8 @@ class UniAnimateLongVideoToFile(_LongVideo):
                 io.Video.Input(
                     "sound_of",
                     optional=True,
-                    tooltip="The video that the motion is from, by Load Video: its sound is written along.",
+                    tooltip="The video that the motion is from, by Load Video: its sound, which must last as long as "
+                    "the video, is written along.",
                 ),
             ],
             outputs=[
@@ -284,7 +298,10 @@ class UniAnimateLongVideoToFile(_LongVideo):
             raise InputError("the sound would begin too early: set start_frame to 0, or leave sound_of open")
         width, height, prefix = values["width"], values["height"], values["filename_prefix"]
         file = {name: values[name] for name in ("format", "width", "height", "fps")}
-        open_writer(output_path(prefix, values["format"], width, height)[0], sound_of=values.get("sound_of"), **file)
+        path = output_path(prefix, values["format"], width, height)[0]
+        plan = _plan(parts, values)
+        if sound := open_writer(path, sound_of=values.get("sound_of"), **file).sound:
+            sound.check_length(plan["frames"] / values["fps"])
 
         def wired(*names: str) -> dict[str, list]:
             return {name: links[name] for name in names if links.get(name) is not None}
@@ -309,7 +326,7 @@ class UniAnimateLongVideoToFile(_LongVideo):
             name = f"segment{part.number}"
             made.append(graph.node("UniAnimateSegmentFile", name, setup=setup, **numbers, **before).out(0))
         segments = {f"segment_{part.number}": link for part, link in zip(parts, made, strict=True)}
-        join = {"filename_prefix": prefix, **file, **_plan(parts, values), **wired("sound_of")}
+        join = {"filename_prefix": prefix, **file, **plan, **wired("sound_of")}
         joined = graph.node("UniAnimateJoinFiles", "join", **join, **segments)
         return io.NodeOutput(joined.out(0), describe(parts), expand=graph.finalize())
 

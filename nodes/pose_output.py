@@ -28,7 +28,8 @@ class SavePoseKeypoints(io.ComfyNode):
             display_name="Save Pose Keypoints",
             category=CATEGORY,
             description="Saves a motion below ComfyUI's output folder: as OpenPose JSON, which Load Pose Keypoints "
-            "reads (put it into the input folder), or as a CSV table, which it reads too, for other programs.",
+            "reads (put it into the input folder), or as CSV, one table a person, which it reads too, for other "
+            "programs.",
             is_output_node=True,
             inputs=[
                 PoseKeypoint.Input("pose_keypoint", tooltip="A motion, of any number of people."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import weakref
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from ..unianimate_core.pose import draw_frames, fit_track, split_people
 from ..unianimate_core.pose.several import pick_person
 from ..unianimate_core.video import VideoReader, VideoWriter, colour
 from ..unianimate_core.video.plan import LastSegment, join_shared, plan_segments
-from ..unianimate_core.video.sound import TOLERANCE
 from ..unianimate_core.video.writing import to_uint8
 from .conditioning import UniAnimateConditioning, fitted_pixels
 from .motion import PoseKeypoint
@@ -108,14 +106,12 @@ class SegmentSetup:
     reference_image: torch.Tensor | None = None
     reference_pose: torch.Tensor | None = None
 
-    def poses(self, start: int, length: int) -> torch.Tensor:
-        """Drawn poses of some frames, the last one held where the motion ends: length H W 3."""
-        if isinstance(self.driving_pose, torch.Tensor):
-            drawn = self.driving_pose[start : start + length]
-        else:
-            track = self.driving_pose[start : start + length]
-            drawn = torch.from_numpy(np.stack(list(draw_frames(track, self.width, self.height)))) / 255
-        return torch.cat((drawn, drawn[-1:].expand(length - len(drawn), -1, -1, -1)))
+    def poses(self, start: int, length: int, padding: int = 0) -> torch.Tensor:
+        """Drawn poses of some frames, over the last of them, the padding, that before it held: length H W 3."""
+        drawn = self.driving_pose[start : start + length - padding]
+        if not isinstance(drawn, torch.Tensor):
+            drawn = torch.from_numpy(np.stack(list(draw_frames(drawn, self.width, self.height)))) / 255
+        return torch.cat((drawn, drawn[-1:].expand(padding, -1, -1, -1)))
 
     def mask(self, poses: torch.Tensor, frames: int) -> torch.Tensor:
         """Where the person is in the first of some drawn poses: frames H W."""
@@ -250,7 +246,7 @@ class SegmentFileNode(io.ComfyNode):
     ) -> io.NodeOutput:
         """Go on from the segment before, as the video shows it."""
         shared = before.read()[-shared_frames:] / 255 if before is not None else None
-        poses = setup.poses(start_frame, length)
+        poses = setup.poses(start_frame, length, padding)
         images = setup.sample(poses, noise_seed, first_frame if shared is None else shared[:1])
         frames = to_uint8(images[: length - padding])
         target = setup.target(colours, first)
@@ -306,12 +302,6 @@ class JoinFilesNode(io.ComfyNode):
         path, subfolder = output_path(filename_prefix, format, width, height)
         progress = comfy.utils.ProgressBar(frames)
         with open_writer(path, format, width, height, fps, sound_of) as writer:
-            if writer.sound and abs((writer.sound.seconds or 0) - frames / fps) > TOLERANCE:
-                logging.warning(
-                    "Animate Long Video to File: the sound lasts %.1f s, the video %.1f s. Is fps the motion's?",
-                    writer.sound.seconds or 0,
-                    frames / fps,
-                )
             for number, (segment, end) in enumerate(zip(plan, ends, strict=True), start=1):
                 made = segments[f"segment_{number}"].read()[: end - segment.start]
                 writer.write(made)

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from einops import rearrange
 
 from ..unianimate_core.errors import InputError
+from ..unianimate_core.long_video import HeldColours
 from ..unianimate_core.video.colour import (
     ColourStatistics,
     colour_statistics,
@@ -22,7 +23,7 @@ from .conditioning import fitted_pixels
 
 CATEGORY = "UniAnimate/long video"
 INTERNAL = f"{CATEGORY}/parts"
-HELD_COLOURS = ("free", "reference", "first-segment")
+HELD_COLOURS = get_args(HeldColours)
 
 
 def internal_schema(**settings) -> io.Schema:
@@ -73,6 +74,32 @@ class JoinSegments(io.ComfyNode):
         return io.NodeOutput(torch.cat((before[:kept], shared, after[shared_frames:].to(before))))
 
 
+class FadeShared(io.ComfyNode):
+    """A segment as the video shows it, so that the next goes on from that."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """As Join Segments."""
+        return internal_schema(
+            node_id="UniAnimateFadeShared",
+            display_name="Fade Shared Frames",
+            description="Part of Animate Long Video: fades the segment before into the first frames of this one.",
+            inputs=[
+                io.Image.Input("before", tooltip="All frames of the segment before, faded itself."),
+                io.Image.Input("images", tooltip="All frames of this segment."),
+                io.Int.Input("shared_frames", default=1, min=1, max=16384, tooltip="Frames that both show."),
+            ],
+            outputs=[io.Image.Output(display_name="images", tooltip="All frames of this segment.")],
+        )
+
+    @classmethod
+    def execute(cls, before: torch.Tensor, images: torch.Tensor, shared_frames: int) -> io.NodeOutput:
+        """Cross-fade what is shared, in a copy."""
+        faded = images.clone()  # f h w 3
+        faded[:shared_frames] = join_shared(before[-shared_frames:], images[:shared_frames])
+        return io.NodeOutput(faded)
+
+
 class JoinAll(io.ComfyNode):
     """All segments of a plan as one video."""
 
@@ -94,12 +121,11 @@ class JoinAll(io.ComfyNode):
         """Copy every segment to its place."""
         video: torch.Tensor | None = None  # f h w 3
         for number, segment in enumerate(plan_segments(frames, segment_length, shared_frames, last_segment), start=1):
-            images = segments[f"segment_{number}"][: segment.length - segment.padding]
+            images = segments[f"segment_{number}"]  # faded, without padding
             if video is None:
                 video = images.new_empty(frames, *images.shape[1:])
-            middle = segment.start + segment.shared
-            video[segment.start : middle] = join_shared(video[segment.start : middle], images[: segment.shared])
-            video[middle : segment.end] = images[segment.shared :]
+            known = min(segment.shared, 1)  # its start frame stays as the segment before made it
+            video[segment.start + known : segment.end] = images[known:]
         return io.NodeOutput(video)
 
 
@@ -175,4 +201,4 @@ def colour_target(pictures: torch.Tensor, mask: torch.Tensor) -> ColourStatistic
     return mean_statistics(colour_statistics(to_uint8(pictures), mask))
 
 
-NODES = [JoinSegments, HoldColours, JoinAll]
+NODES = [JoinSegments, HoldColours, FadeShared, JoinAll]

@@ -17,6 +17,7 @@ from graphs import (
     ROOT,
     SMALL_VAE,
     STEPS,
+    TOKENS,
     WIDTH,
     exact,
     graph,
@@ -39,7 +40,7 @@ from unianimate_core.unet.memory import activation_bytes
 def test_all_nodes_are_there_and_described(comfy):
     info = comfy.object_info()
     ours = {name: node for name, node in info.items() if node["category"].startswith("UniAnimate/")}
-    assert len(ours) == 31
+    assert len(ours) == 32
     for name, node in ours.items():
         assert node["description"], name
         widgets = {**node["input"]["required"], **node["input"].get("optional", {})}
@@ -199,6 +200,18 @@ def test_checkpoint_formats_and_precisions(comfy, model, dtype):
     prompt["1"]["inputs"]["weight_dtype"] = dtype
     result = latents(comfy, comfy.queue(exact(prompt)))
     assert relative_error(result, in_the_library()) < {"float16": 2e-2, "bfloat16": 1e-1}[dtype]
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_weights_in_float8_are_the_files_rounded(comfy, monkeypatch, dtype):
+    prompt = graph()
+    prompt["1"]["inputs"]["weight_dtype"] = dtype
+    result = latents(comfy, comfy.queue(exact(prompt)))
+    assert relative_error(result, in_the_library()) > 5e-2, "they are not rounded"
+    rounded = {name: tensor.to(getattr(torch, dtype)).float() for name, tensor in golden_weights().items()}
+    monkeypatch.setattr("graphs.golden_weights", lambda: rounded)
+    text = TOKENS.to(getattr(torch, dtype)).float()[None]
+    assert relative_error(result, in_the_library(text=text)) < 2e-2
 
 
 def test_guidance_is_the_same_with_and_without_memory_to_batch_it(comfy):

@@ -6,6 +6,7 @@ from graphs import DANCE
 
 from unianimate_core import InputError, read_motion
 from unianimate_core.pose import cleaning, follow_everyone, join_people, split_people
+from unianimate_core.pose.several import pick_person
 
 
 def dancers(frames=60):
@@ -70,3 +71,8 @@ def test_what_cannot_be_joined_or_split_is_refused():
     for wrong in ([], [{"people": 3}], "poses", [{"canvas_width": 8, "canvas_height": 8, "people": []}]):
         with pytest.raises(InputError):
             split_people(wrong)
+
+
+def test_nobody_can_be_picked_of_nobody():
+    with pytest.raises(InputError, match="no person in the motion; give one with someone in it"):
+        pick_person([], 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -18,10 +19,11 @@ from training_run import config_of, curve, make_videos, train
 
 from unianimate_core import Conditions, InputError, UNet, UNetConfig, load_unet, sample
 from unianimate_core.assets import SMALL_UNET
+from unianimate_core.checkpoint import read_tensors
 from unianimate_core.ssm import BidirectionalMamba, MambaSizes
 from unianimate_core.training.config_file import read_config
 from unianimate_core.training.model import build_unet
-from unianimate_core.unet.loading import check_keys, new_unet, with_temporal
+from unianimate_core.unet.loading import check_keys, describe_temporal, new_unet, with_temporal
 from unianimate_core.unet.temporal_mamba import TemporalMamba
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,6 +39,7 @@ CONFIG = UNetConfig(
     embedding_width=8,
     prompt_tokens=3,
 )
+BARE = ("A_log", "A_b_log", "D", "D_b")  # belong to no layer
 SHARED = ("in_proj.weight", "out_proj.weight")
 ONE_WAY = ("conv1d.weight", "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias", "A_log", "D")
 
@@ -114,6 +117,10 @@ def test_a_checkpoint_may_mix_both_kinds_in_other_sizes(tmp_path):
     }
     weights = mamba_weights(kinds=kinds)
     assert check_keys(weights).mamba == kinds
+    sizes = "state 8, convolution over 3 frames or state 16, convolution over 4 frames"
+    assert describe_temporal(check_keys(weights)).startswith(
+        f"Mamba in 2 of 5 (input_blocks.0.1, output_blocks.3.2); {sizes}; selective scan: "
+    )
     save_file(weights, tmp_path / "mixed.safetensors")
     unet = load_unet(tmp_path / "mixed.safetensors")
     assert {name for name, module in unet.named_modules() if isinstance(module, TemporalMamba)} == kinds.keys()
@@ -123,6 +130,54 @@ def test_a_checkpoint_may_mix_both_kinds_in_other_sizes(tmp_path):
         check_keys({name: t for name, t in weights.items() if name != "output_blocks.3.2.mamba.dt_proj_b.bias"})
     with pytest.raises(InputError, match=r"input_blocks.0.1.mamba.D_b \(3,\) instead of \(96,\)"):
         check_keys(weights | {"input_blocks.0.1.mamba.D_b": torch.zeros(3)})
+
+
+def test_another_kind_of_mamba_is_named():
+    weights, layer = mamba_weights(), "input_blocks.0.1.mamba"
+    for name, tensor in {
+        "A_log": torch.zeros(8),
+        "conv1d.weight": torch.tensor(1.0),
+        "dt_proj.weight": torch.zeros(3),
+    }.items():
+        with pytest.raises(InputError, match=rf"{layer}.{name} has shape .*expected channels x "):
+            check_keys(weights | {f"{layer}.{name}": tensor})
+
+
+@torch.no_grad()
+def test_bare_tensors_stay_wide_in_float8_and_float8_is_read(tmp_path):
+    torch.manual_seed(0)
+    block = BidirectionalMamba(16, MambaSizes.of_width(16), torch.nn)
+    save_file({f"x.{name}": tensor for name, tensor in block.state_dict().items()}, tmp_path / "block.safetensors")
+    tensors, _ = read_tensors(tmp_path / "block.safetensors", torch.float8_e4m3fn)
+    wide = {name for name, tensor in tensors.items() if tensor.dtype == torch.float16}
+    assert wide == {f"x.{name}" for name in BARE}
+    assert {tensor.dtype for name, tensor in tensors.items() if name not in wide} == {torch.float8_e4m3fn}
+
+    class Operations:  # a host's, whose weights come later
+        pass
+
+    for name in ("Linear", "Conv1d"):
+        setattr(Operations, name, type(name, (getattr(torch.nn, name),), {"reset_parameters": lambda self: None}))
+    host_block = BidirectionalMamba(16, MambaSizes.of_width(16), Operations, dtype=torch.float8_e4m3fn)
+    assert {name for name, tensor in host_block.state_dict().items() if tensor.dtype == torch.float16} == {*BARE}
+    x = torch.randn(3, 5, 16)
+    for name in BARE:  # a file may hold them so
+        setattr(block, name, torch.nn.Parameter(getattr(block, name).to(torch.float8_e4m3fn), requires_grad=False))
+    y = block(x)
+    for name in BARE:
+        setattr(block, name, torch.nn.Parameter(getattr(block, name).float()))
+    torch.testing.assert_close(y, block(x))
+
+
+@torch.no_grad()
+def test_a_block_is_pickled_and_gives_the_scan_contiguous_inputs(monkeypatch):
+    torch.manual_seed(0)
+    block, x = BidirectionalMamba(16, MambaSizes.of_width(16), torch.nn), torch.randn(3, 5, 16)
+    y, given = block(x), []
+    torch.testing.assert_close(pickle.loads(pickle.dumps(block))(x), y)
+    monkeypatch.setattr("unianimate_core.ssm.block.selective_scan", lambda *inputs: given.extend(inputs) or inputs[0].u)
+    block(x)
+    assert all(tensor.is_contiguous() for branch in given[:2] for tensor in (branch.u, branch.delta))
 
 
 @torch.no_grad()
@@ -299,3 +354,20 @@ def test_a_mamba_model_in_comfyui_samples_as_in_the_library(comfy: ComfyServer, 
     monkeypatch.setattr("graphs.golden_weights", lambda: weights)
     assert relative_error(latents(comfy, run), in_the_library()) < 1e-3
     assert re.search(r"selective scan: torch on cpu \(mamba_ssm: .*triton: ", comfy.log()), comfy.log_tail()
+
+
+def test_a_mamba_model_in_comfyui_samples_with_weights_in_float8(comfy: ComfyServer, monkeypatch):
+    weights = mamba_weights(UNetConfig.from_tensors(golden_weights()))
+    save_file(weights | {"empty_prompt": TOKENS}, comfy.base / "models" / "diffusion_models" / "mamba8.safetensors")
+    prompt = graph("mamba8.safetensors")
+    prompt["1"]["inputs"]["weight_dtype"] = "float8_e4m3fn"
+    result = latents(comfy, comfy.queue(exact(prompt)))
+    assert torch.isfinite(result).all()
+    bare = tuple(f".{name}" for name in BARE)
+    rounded = {
+        name: tensor.to(torch.float16 if name.endswith(bare) else torch.float8_e4m3fn).float()
+        for name, tensor in weights.items()
+    }
+    monkeypatch.setattr("graphs.golden_weights", lambda: rounded)
+    text = TOKENS.to(torch.float8_e4m3fn).float()[None]
+    assert relative_error(result, in_the_library(text=text)) < 2e-2

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton_checks import random_branch, scan_by_the_equations, sum_by_the_equations
 
 from unianimate_core import InputError
-from unianimate_core.ssm import Branch, describe_scan, plain, scan_implementations, selective_scan
+from unianimate_core.ssm import Branch, describe_scan, plain, scan, scan_implementations, selective_scan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,6 +55,10 @@ def test_the_scan_is_one_operation_to_autograd_and_compiler():
     torch.library.opcheck(
         torch.ops.unianimate.selective_scan.default, (tensors, random_branch(*shape, 2).u.requires_grad_(), "torch")
     )
+    dy = torch.randn(shape[:3]).mT.contiguous().mT
+    z = random_branch(*shape, 2).u.mT.contiguous().mT
+    given = [tensor.detach() for tensor in tensors]
+    torch.library.opcheck(torch.ops.unianimate.selective_scan_backward.default, (dy, given, z, "torch"))
     with torch.device("meta"):
         meta = [torch.empty(tensor.shape) for tensor in tensors]
     assert selective_scan(Branch(*meta[:6]), Branch(*meta[6:])).shape == forward.u.shape
@@ -109,6 +113,16 @@ def test_what_scans_is_chosen_by_device_and_named():
     assert list(scan_implementations(torch.device("cpu"), torch.float32).values())[-1] == ""
     with pytest.raises(InputError, match="implementation is 'cuda': choose auto, mamba_ssm, triton, torch"):
         selective_scan(random_branch(1, 1, 1, 1, 0), implementation="cuda")
+
+
+def test_the_log_names_what_the_compiler_may_take(monkeypatch, caplog):
+    monkeypatch.setattr(scan, "scan_implementations", lambda *_: {"mamba_ssm": "", "triton": "absent", "torch": ""})
+    scan._choice.cache_clear()
+    branch = random_branch(2, 3, 4, 2, 0)
+    with caplog.at_level("INFO"):  # mamba_ssm is no operation that a compiler knows
+        torch.ops.unianimate.selective_scan(list(branch), None, "auto")
+    scan._choice.cache_clear()
+    assert caplog.messages == ["UniAnimate: selective scan: torch on cpu (triton: absent)"]
 
 
 def test_the_kernel_of_mamba_ssm_is_given_its_own_layout(monkeypatch):

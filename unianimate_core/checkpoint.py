@@ -21,6 +21,7 @@ from .errors import InputError
 from .output import replacing
 
 GROUP_BYTES = 64 << 20
+BARE = (".A_log", ".A_b_log", ".D", ".D_b")  # endings of Mamba's tensors that belong to no layer
 PREFIXES = ("", "module.", "model.diffusion_model.", "diffusion_model.")
 MAX_HEADER = 100 << 20  # bytes, by the definition of safetensors
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch's files begin since 1.6, and before
@@ -35,7 +36,8 @@ def read_tensors(
 
     Args:
         path: A ``.safetensors`` file or a PyTorch pickle, with or without a ``state_dict`` level.
-        dtype: Convert floating-point tensors to this; None keeps the file's.
+        dtype: Convert floating-point tensors to this; None keeps the file's. Of float8, decays and skips of Mamba
+            become float16: they are few, and no layer casts them.
         device: Where the tensors go.
 
     Returns:
@@ -60,7 +62,8 @@ def read_tensors(
     converted, since_opened = {}, 0
     for name in list(tensors):
         tensor = tensors.pop(name)
-        converted[name] = _convert(tensor, dtype, device)
+        wide = dtype is not None and dtype.itemsize == 1 and name.endswith(BARE)
+        converted[name] = _convert(tensor, torch.float16 if wide else dtype, device)
         since_opened += tensor.nbytes
         if mapped and since_opened > GROUP_BYTES:
             # A mapping's pages count as resident until it is closed: drop all that refers to it, and map anew.

@@ -45,7 +45,8 @@ def read_pose_frames(path: str | os.PathLike, canvas: tuple[int, int] | None = N
         path: A JSON file with a list of `POSE_KEYPOINT` frames or a single frame, or a folder with one such file, or
             one of OpenPose's, for each frame; its files come in the order of the numbers in their names. Or a table
             whose name ends in .csv, see `export.read_csv`.
-        canvas: Width and height in pixels, for frames that do not name them, as OpenPose's do not.
+        canvas: Width and height in pixels, for frames that do not name them, as OpenPose's do not. A table
+            names its own: there, this is passed over.
 
     Returns:
         `POSE_KEYPOINT` frames: dictionaries with `canvas_width`, `canvas_height` and `people`.

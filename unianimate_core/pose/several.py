@@ -43,6 +43,8 @@ def pick_person(people: Sequence[MotionTrack], person: int) -> MotionTrack:
     Raises:
         InputError: There is no such person.
     """
+    if not people:
+        raise InputError("There is no person in the motion; give one with someone in it.")
     if not 0 <= person < len(people):
         raise InputError(f"There is no person {person}: the motion shows {len(people)}; give 0 to {len(people) - 1}.")
     return people[person]

@@ -97,10 +97,12 @@ def describe_temporal(config: UNetConfig) -> str:
     if not config.mamba:
         return "transformers"
     names, total = list(config.mamba), len(temporal_widths(config))
-    sizes = config.mamba[names[0]]
+    sizes = dict.fromkeys(
+        f"state {sizes.state}, convolution over {sizes.conv} frames" for sizes in config.mamba.values()
+    )
     share = "all" if len(names) == total else f"{len(names)} of {total} ({', '.join(names)})"
     scan = describe_scan("cuda" if torch.cuda.is_available() else "cpu")
-    return f"Mamba in {share}; state {sizes.state}, convolution over {sizes.conv} frames; selective scan: {scan}"
+    return f"Mamba in {share}; {' or '.join(sizes)}; selective scan: {scan}"
 
 
 def new_unet(config: UNetConfig, seed: int = 0, tensors: Mapping[str, Tensor] | None = None) -> tuple[UNet, list[str]]:

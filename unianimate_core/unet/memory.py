@@ -100,7 +100,7 @@ class _Walk:
         return count, math.ceil(needed / count)
 
     def residual(self, level: int, channels: int, out_channels: int, given: int = 0, joins: bool = False) -> None:
-        """A residual block on ``given`` bytes that are no skip, and on one that it joins: then it may write over both."""
+        """A residual block on ``given`` bytes that are no skip; one that joins a skip may write over either."""
         joined, skip = self.skips.pop() if joins else (0, 0)
         inputs = given + skip  # they live until the block ends
         made = self.size(level, out_channels)

@@ -14,7 +14,7 @@ from .blocks import GROUPS, TemporalLayer
 
 def mamba_values(sizes: MambaSizes, width: int) -> int:
     """Values held at once for each of the ``width`` given, at the scan."""
-    # The input; of the width inside x, z, each direction's u and delta, and the output.
+    # The input; of the width inside x, z, each direction's u (which no scan copies again) and delta, and the output.
     return math.ceil(1.5 + 7 * sizes.inner / width)
 
 

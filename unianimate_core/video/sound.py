@@ -65,8 +65,8 @@ class Sound:
         """Raise InputError where it does not last as long as a video of so many seconds."""
         if self.seconds is not None and abs(self.seconds - seconds) > TOLERANCE:
             raise InputError(
-                f"the sound of {self.path} lasts {self.seconds:.2f} s, the video {seconds:.2f} s: choose --fps or "
-                "--frames so that they match, or cut the sound"
+                f"the sound of {self.path} lasts {self.seconds:.2f} s, the video {seconds:.2f} s: choose fps and the "
+                "number of frames so that they match, or cut the sound"
             )
 
     def start(self, container: Any) -> None:

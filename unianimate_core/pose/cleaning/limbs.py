@@ -13,7 +13,8 @@ from ..keypoints import MotionTrack
 from ..limbs import LEFT_HIP, NOSE, RIGHT_HIP, TRUNK, scale_bones
 from .skeleton import usual_bone_lengths
 
-_BONES, _HANDS, _FACE = slice(0, 21), [21, 22], 23  # of the 24 factors: of each joint's bone, left and right hand, face
+# Of the 24 factors: of each joint's bone, left and right hand, face.
+_BONE_FACTORS, _HAND_FACTORS, _FACE_FACTOR = slice(0, 21), [21, 22], 23
 
 
 def _limbs() -> dict[str, tuple[int, ...]]:
@@ -23,13 +24,13 @@ def _limbs() -> dict[str, tuple[int, ...]]:
         "arm": ((3, 4), (6, 7)),
         "upper arm": ((3,), (6,)),
         "forearm": ((4,), (7,)),
-        "hand": ((_HANDS[1],), (_HANDS[0],)),
+        "hand": ((_HAND_FACTORS[1],), (_HAND_FACTORS[0],)),
         "leg": ((9, 10), (12, 13)),
         "thigh": ((9,), (12,)),
         "shin": ((10,), (13,)),
         "foot": ((19,), (18,)),
     }
-    limbs = {"torso": (TRUNK,), "hips": (RIGHT_HIP, LEFT_HIP), "neck": (NOSE,), "head": (*range(14, 18), _FACE)}
+    limbs = {"torso": (TRUNK,), "hips": (RIGHT_HIP, LEFT_HIP), "neck": (NOSE,), "head": (*range(14, 18), _FACE_FACTOR)}
     for name, (right, left) in sides.items():
         limbs["feet" if name == "foot" else f"{name}s"] = right + left
         limbs[f"right {name}"], limbs[f"left {name}"] = right, left
@@ -61,6 +62,8 @@ def scale_limbs(track: MotionTrack, factors: Mapping[str, float]) -> MotionTrack
             raise InputError(f"There is no limb {name!r}: choose from {', '.join(LIMBS)}")
         scale[list(LIMBS[name])] *= check_number(name, factor, 0.1, 10)
     lengths = usual_bone_lengths(track)
-    body, hands, face = scale_bones(track.body, track.hands, track.face, scale[_BONES], lengths, scale[_FACE])
-    growth = (scale[_HANDS, None, None] - 1) * (hands - hands[:, :, :1])  # f 2 21 2, about the hand's own root
+    body, hands, face = scale_bones(
+        track.body, track.hands, track.face, scale[_BONE_FACTORS], lengths, scale[_FACE_FACTOR]
+    )
+    growth = (scale[_HAND_FACTORS, None, None] - 1) * (hands - hands[:, :, :1])  # f 2 21 2, about the hand's own root
     return replace(track, body=body, hands=hands + np.where(np.isfinite(growth), growth, 0), face=face)

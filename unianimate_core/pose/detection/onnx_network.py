@@ -112,13 +112,18 @@ class OnnxNetwork(Network):
                 self._session = None  # its memory goes with it
 
     def _open_again(self) -> onnxruntime.InferenceSession:
+        cause = None
         try:
-            return self._session_on(import_onnxruntime(), self.place)
+            session = self._session_on(import_onnxruntime(), self.place)
+            if session.get_providers()[0] == self.place:
+                return session
+            fault = "its libraries cannot be loaded"
         except Exception as error:
-            raise InputError(
-                f"{self.path} does not start again on {short_name(self.place)} ({first_line(error)}): free some of the "
-                "card's memory, or choose the CPU."
-            ) from error
+            cause, fault = error, first_line(error)
+        raise InputError(
+            f"{self.path} does not start again on {short_name(self.place)} ({fault}): free some of the card's memory, "
+            "or choose the CPU."
+        ) from cause
 
     def _run(self, pictures: np.ndarray) -> list[np.ndarray]:
         with self._turn:
