@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from peak import counted_bytes, network_inputs, with_mamba
@@ -39,14 +42,16 @@ def weight_bytes(config: UNetConfig, dtype: torch.dtype) -> int:
     return sum(parameter.numel() for parameter in UNet(config, device="meta").parameters()) * dtype.itemsize
 
 
-def measured_bytes(unet: UNet, size: tuple[int, int, int], working_bytes: int | None) -> float:
-    """Growth of allocated memory on a GPU, of resident memory on a CPU, in one forward pass."""
-    device = next(unet.parameters()).device
-    inputs = network_inputs(unet.config, *size, unet.dtype, str(device))
+def measured_bytes(
+    config: UNetConfig, size: tuple[int, int, int], dtype: torch.dtype, working_bytes: int | None, device: str
+) -> float:
+    """Growth of allocated memory on a GPU, of resident memory on a CPU, in one forward pass with random weights."""
+    unet = UNet(config, dtype=dtype, device=device).requires_grad_(False)
     unet.working_bytes = working_bytes
+    inputs = network_inputs(config, *size, dtype, device)
     with torch.no_grad():
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        unet.unified(*network_inputs(config, 1, 8, 8, dtype, device))  # what libraries keep is not counted
+        if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             unet.unified(*inputs)
@@ -55,6 +60,12 @@ def measured_bytes(unet: UNet, size: tuple[int, int, int], working_bytes: int | 
         with WorstMemory() as worst:
             unet.unified(*inputs)
         return worst.megabytes * 2**20 - before
+
+
+def measured_alone(*arguments: Any) -> float:
+    """The same in a new process: in one that has run before, memory that was freed may still be resident."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measured_bytes, *arguments).result()
 
 
 def main() -> None:
@@ -72,13 +83,12 @@ def main() -> None:
     dtype, working_bytes = getattr(torch, options.dtype), options.working_mib << 20
     config = UNetConfig() if options.network == "public" else SMALL
     config = with_mamba(config) if options.mamba else config
-    unet = None if options.device is None else UNet(config, dtype=dtype, device=options.device).requires_grad_(False)
     name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
     about = {"device": name if options.device else "meta", "torch": torch.__version__, "dtype": options.dtype}
     about |= {"network": options.network, "mamba": options.mamba, "working_bytes": working_bytes}
     about |= {"command": " ".join(["python", "benchmarks/memory.py", *sys.argv[1:]])}
     weights = weight_bytes(config, dtype)
-    columns = COLUMNS if unet else COLUMNS[:5]
+    columns = COLUMNS if options.device else COLUMNS[:5]
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     print(" ".join(f"{column:>{max(12, len(column))}}" for column in ("case", *columns)), flush=True)
     results = []
@@ -91,9 +101,9 @@ def main() -> None:
         row["least"] = counted_bytes(config, *size, dtype, LEAST_WORKING_BYTES)
         row["estimated"] = activation_bytes(config, *size, dtype, working_bytes)
         row["with weights"] = row["grouped"] + weights
-        if unet:
-            row["measured grouped"] = measured_bytes(unet, size, working_bytes)
-            row["measured ungrouped"] = measured_bytes(unet, size, None)
+        if options.device:
+            row["measured grouped"] = measured_alone(config, size, dtype, working_bytes, options.device)
+            row["measured ungrouped"] = measured_alone(config, size, dtype, None, options.device)
         results.append({"case": case, **{name.replace(" ", "_"): row[name] for name in columns}})
         shown = (f"{row[column] / 2**30:>{max(12, len(column))}.3f}" for column in columns)
         print(f"{case:>12} {' '.join(shown)}", flush=True)

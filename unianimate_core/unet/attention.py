@@ -119,7 +119,8 @@ class TransformerBlock(nn.Module):
             h = self.attn2(h.reshape(len(context), -1, h.shape[-1]), context).view_as(x)
         x = add(x, h, in_place)
         del h
-        chunks = group_count(self.ff.values * nbytes(x), working_bytes and working_bytes - nbytes(x))
+        spare = working_bytes and max(working_bytes - nbytes(x), working_bytes // 4)  # x itself may be as large
+        chunks = group_count(self.ff.values * nbytes(x), spare)
         if chunks == 1:
             return add(x, self.ff(self.norm3(x)), in_place)
         for chunk in x.view(-1, x.shape[-1]).chunk(chunks):

@@ -32,10 +32,16 @@ def add(x: Tensor, y: Tensor, in_place: bool) -> Tensor:
 def affine(norm: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
     """Weight and bias of a group norm, each c, as its own forward applies them: a host's casts, streams, patches them.
 
-    They are read from what the layer makes of +1 and -1, whose mean is 0 and variance 1.
+    A host's are read from what the layer makes of +1 and -1, whose mean is 0 and variance 1, in float32 at least.
     """
-    probe = torch.stack((like.new_ones(norm.num_channels), -like.new_ones(norm.num_channels)), dim=-1)  # c 2
-    up, down = norm(probe[None])[0].to(_precise(like)).unbind(-1)
+    precise = _precise(like)
+    if type(norm) is nn.GroupNorm:
+        return norm.weight.to(precise), norm.bias.to(precise)
+    ones = like.new_ones(norm.num_channels, dtype=precise)
+    try:
+        up, down = norm(torch.stack((ones, -ones), dim=-1)[None])[0].unbind(-1)
+    except RuntimeError:  # a layer that does not cast: its weights are as they stand
+        return norm.weight.to(precise), norm.bias.to(precise)
     return (up - down) * (math.sqrt(1 + norm.eps) / 2), (up + down) / 2
 
 

@@ -128,7 +128,7 @@ class _Walk:
         whole = self.size(level, inner)
         count, attention = self.groups(TransformerBlock.values * whole)
         part = whole // count
-        chunks = group_count(FeedForward.values * part, self.working_bytes - part)
+        chunks = group_count(FeedForward.values * part, max(self.working_bytes - part, self.working_bytes // 4))
         self.alive(self.size(level, channels), max(attention, part + FeedForward.values * part // chunks))
 
 
